@@ -1,0 +1,12 @@
+//! All that `switchctl` and outside programs share with the daemon: the desired state, requests, replies,
+//! events. JSON and TOML are the same model; unknown keys are errors; numbers are raw.
+
+pub mod model;
+pub mod name;
+pub mod reply;
+
+pub use model::{Desired, Kind, MirrorSpec, NetworkSpec, PortSpec};
+pub use name::Name;
+
+/// Version of the JSON on the socket: the first part of every path.
+pub const API: &str = "v1";

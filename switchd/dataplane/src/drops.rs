@@ -1,0 +1,94 @@
+//! Why a frame was dropped: one enum for the whole switch.
+//!
+//! A frame that is not delivered is counted under exactly one of these, at the port where it was dropped:
+//! inwards before a way was found, outwards after it had been offered to a port.
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+        #[repr(u8)]
+        pub enum DropReason { $($(#[doc = $doc])+ $name,)+ }
+
+        impl DropReason {
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$name,)+];
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The name in the API, in metrics and in captures.
+            pub const fn name(self) -> &'static str {
+                match self { $(DropReason::$name => $text,)+ }
+            }
+
+            /// A sentence for people.
+            pub const fn describe(self) -> &'static str {
+                match self { $(DropReason::$name => concat!($($doc),+),)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Shorter than an Ethernet header (14 bytes).
+    Runt = "runt",
+    /// Longer than the network's MTU allows (after segmentation).
+    TooLong = "too-long",
+    /// Offload header that does not fit the frame.
+    BadOffload = "bad-offload",
+    /// Source address is a group address or all zero.
+    BadSource = "bad-source",
+    /// Destination 01-80-C2-00-00-00…0F, which a bridge never forwards.
+    ReservedGroup = "reserved-group",
+    /// VID 4095, which is reserved.
+    ReservedVid = "reserved-vid",
+    /// The port is not a member of the frame's VLAN.
+    VlanNotMember = "vlan-not-member",
+    /// No network stands on this VLAN of the uplink.
+    NoNetwork = "no-network",
+    /// The VLAN of the uplink belongs to another network.
+    VlanClaimed = "vlan-claimed",
+    /// The destination is behind the port that the frame came from.
+    SamePort = "same-port",
+    /// Nobody else is on the network.
+    NoReceiver = "no-receiver",
+    /// The port is administratively down.
+    AdminDown = "admin-down",
+    /// The port has no link or no backend.
+    LinkDown = "link-down",
+    /// The port is the target of a mirror and takes no part in its network.
+    MirrorTarget = "mirror-target",
+    /// The receiver's queue was full.
+    QueueFull = "queue-full",
+    /// The kernel or the backend refused the frame.
+    TransmitError = "transmit-error",
+    /// A tag could not be added: no room before the head.
+    NoHeadroom = "no-headroom",
+}
+
+/// One counter a reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DropCounters([u64; DropReason::COUNT]);
+
+impl Default for DropCounters {
+    fn default() -> Self {
+        DropCounters([0; DropReason::COUNT])
+    }
+}
+
+impl DropCounters {
+    #[inline]
+    pub fn count(&mut self, reason: DropReason, frames: u64) {
+        self.0[reason as usize] += frames;
+    }
+
+    pub fn get(&self, reason: DropReason) -> u64 {
+        self.0[reason as usize]
+    }
+
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The reasons that were met, with their counts.
+    pub fn nonzero(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL.iter().map(|&reason| (reason, self.get(reason))).filter(|&(_, frames)| frames > 0)
+    }
+}

@@ -1,0 +1,68 @@
+//! A worker's receive arena: where the tails of a burst lie.
+//!
+//! One slot a frame of the burst, each large enough for the largest tail. Slots are used from the first
+//! one on, so a burst of few superframes touches few pages. A new burst makes all older tokens stale.
+
+use switchd_wire::frame::{BURST, FRAME_MAX, StaleTail, Tail, TailSource};
+
+/// Bytes of a slot: a whole largest frame, so that a port may also receive it in one piece.
+pub const SLOT: usize = FRAME_MAX.next_multiple_of(4096);
+
+pub struct Arena {
+    bytes: Box<[u8]>,
+    generation: u32,
+}
+
+impl Default for Arena {
+    fn default() -> Self {
+        Arena::new()
+    }
+}
+
+impl Arena {
+    pub fn new() -> Arena {
+        // Zeroed pages come from the kernel on first touch: an idle worker keeps none of them.
+        Arena { bytes: vec![0; BURST * SLOT].into_boxed_slice(), generation: 0 }
+    }
+
+    /// Starts a burst: every token made before is stale from here on.
+    pub fn begin(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+    }
+
+    /// Where the tail of the burst's frame `slot` goes.
+    #[inline]
+    pub fn slot(&mut self, slot: usize) -> &mut [u8] {
+        &mut self.bytes[slot * SLOT..(slot + 1) * SLOT]
+    }
+
+    /// The token for `len` bytes that were put into `slot`.
+    #[inline]
+    pub fn token(&self, slot: usize, len: usize) -> Tail {
+        if len == 0 {
+            return Tail::default();
+        }
+        Tail { source: 0, slot: slot as u16, len: len as u32, generation: self.generation }
+    }
+
+    /// The bytes that a token of this burst names.
+    #[inline]
+    pub fn bytes(&self, tail: Tail) -> Result<&[u8], StaleTail> {
+        if tail.len == 0 {
+            return Ok(&[]);
+        }
+        if tail.source != 0 || tail.generation != self.generation || tail.len as usize > SLOT {
+            return Err(StaleTail);
+        }
+        let from = usize::from(tail.slot) * SLOT;
+        self.bytes.get(from..from + tail.len as usize).ok_or(StaleTail)
+    }
+}
+
+impl TailSource for Arena {
+    fn copy_tail(&self, tail: Tail, offset: usize, dst: &mut [u8]) -> Result<(), StaleTail> {
+        let end = offset.checked_add(dst.len()).ok_or(StaleTail)?;
+        dst.copy_from_slice(self.bytes(tail)?.get(offset..end).ok_or(StaleTail)?);
+        Ok(())
+    }
+}

@@ -1,0 +1,67 @@
+//! The rim: where frames become descriptors and back.
+//!
+//! Every `unsafe` block of the project is in this crate, in a module that says so and with its argument.
+
+pub mod arena;
+
+use std::io;
+use switchd_wire::Frame;
+
+pub use arena::Arena;
+
+/// What a port's far end accepts unfinished.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Offloads {
+    pub csum: bool,
+    pub tso4: bool,
+    pub tso6: bool,
+    pub uso: bool,
+}
+
+/// The end of a receive call.
+#[derive(Debug, Default)]
+pub struct Received {
+    pub frames: usize,
+    /// The port stopped at the budget and has more to give (mio is edge-triggered: remember it).
+    pub more: bool,
+    /// Arrived, but could not become a frame (unknown segmentation type, truncated): counted by the port's
+    /// own statistics too.
+    pub unreadable: u64,
+    /// The descriptor is dead (device or namespace deleted): close the port and ask for it again.
+    pub dead: Option<io::Error>,
+}
+
+/// What became of one frame handed to [`Port::send`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sent {
+    Accepted,
+    /// Counted in the [`Flushed`] of the burst.
+    Queued,
+    Full,
+    Refused,
+}
+
+/// Outcome of all queued frames of a burst.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Flushed {
+    pub accepted: u64,
+    pub full: u64,
+    pub refused: u64,
+}
+
+/// A port as a worker holds it.
+///
+/// `receive` fills `frames` from the front and stops at `frames.len()` or at the port's byte budget, so
+/// that superframes stay in cache between receive and send. Tails go into `arena`.
+pub trait Port: Send {
+    fn receive(&mut self, frames: &mut [Frame], arena: &mut Arena) -> Received;
+    fn send(&mut self, frame: &mut Frame, arena: &Arena) -> Sent;
+    fn flush(&mut self, arena: &Arena) -> Flushed;
+    /// What to watch for readability; `None` for ports in memory.
+    fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>>;
+    fn offloads(&self) -> Offloads;
+    /// Frames that the kernel dropped before we could read them.
+    fn kernel_drops(&mut self) -> u64 {
+        0
+    }
+}
