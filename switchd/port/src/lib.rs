@@ -45,6 +45,8 @@ pub enum Sent {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Flushed {
     pub accepted: u64,
+    /// Bytes of the accepted frames.
+    pub bytes: u64,
     pub full: u64,
     pub refused: u64,
 }
