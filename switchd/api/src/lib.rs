@@ -5,7 +5,7 @@ pub mod model;
 pub mod name;
 pub mod reply;
 
-pub use model::{Desired, Kind, MirrorSpec, NetworkSpec, PortSpec};
+pub use model::{CaptureRequest, Desired, Kind, MirrorSpec, NetworkSpec, PortSpec};
 pub use name::Name;
 
 /// Version of the JSON on the socket: the first part of every path.

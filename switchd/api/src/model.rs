@@ -129,3 +129,26 @@ pub struct MirrorSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotate_count: Option<u32>,
 }
+
+/// Body of a live capture: a mirror that lasts as long as its reader and is not saved.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CaptureRequest {
+    /// `port:P`, `network:N`, or a bare name that only one of them bears.
+    pub source: String,
+    /// tcpdump syntax.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// Bytes kept of a frame, 14–262144; default 262144.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snaplen: Option<u32>,
+    /// Ends after this many packets; default: when the reader goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// Default as for a mirror: `both` for a port, `rx` for a network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<MirrorDirection>,
+    /// Cut superframes into the segments that would be on a wire.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub segment: bool,
+}
