@@ -3,10 +3,17 @@
 //! Everything here is plain code over bytes: no system call, no clock, nothing of ours imported.
 //! [`frame`] is the value that travels the road; [`vnet`] is the offload header that travels with it.
 
+pub mod checksum;
 pub mod frame;
 pub mod mac;
+pub mod offload;
+pub mod parse;
+pub mod segmentation;
 pub mod vnet;
 
 pub use frame::{Frame, NoTails, Tail, TailSource};
 pub use mac::MacAddr;
+pub use offload::{BadOffload, admit_offload, validate_offload};
+pub use parse::{Fragment, Ip, Layers, parse};
+pub use segmentation::{Scratch, finish_checksum, segment};
 pub use vnet::{Gso, VnetHeader};
