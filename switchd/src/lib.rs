@@ -1,1 +1,6 @@
-//! switchd
+//! switchd, the daemon: `broker` keeps the privileges, `dataplane_process` is the unprivileged rest, made
+//! of `worker` (the road's threads), `control` (the socket and the engine) and `config` (text → validated).
+
+pub mod broker;
+pub mod control;
+pub mod worker;
