@@ -1,0 +1,119 @@
+//! HTTP over the daemon's socket.
+
+use crate::failure::{Exit, Failure};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use switchd_api::reply::ErrorBody;
+use tokio::net::UnixStream;
+
+/// An answer is awaited this long unless `--wait` says otherwise.
+const DEFAULT_WAIT: Duration = Duration::from_secs(30);
+
+pub struct Client {
+    socket: PathBuf,
+    wait: Option<Duration>,
+}
+
+impl Client {
+    pub fn new(socket: Option<PathBuf>, wait: Option<Duration>) -> Client {
+        Client { socket: socket.unwrap_or_else(default_socket), wait }
+    }
+
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        decode(&self.call(Method::GET, path, None, &[]).await?)
+    }
+
+    /// Sends a request and returns the body of a successful answer.
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: Option<&str>,
+        body: &[u8],
+    ) -> Result<Vec<u8>, Failure> {
+        let wait = self.wait.unwrap_or(DEFAULT_WAIT);
+        let exchange = async {
+            let response = self.open(method, path, content_type, body).await?;
+            let body = response.into_body().collect().await.map_err(Failure::broken)?;
+            Ok(body.to_bytes().to_vec())
+        };
+        tokio::time::timeout(wait, exchange).await.unwrap_or_else(|_| {
+            Err(Failure::new(Exit::Timeout, format!("no answer within {} s", wait.as_secs_f64()))
+                .hint("the daemon may still carry the request out: see `switchctl status`"))
+        })
+    }
+
+    /// Sends a request; the body of a successful answer is read by the caller, as long as it takes.
+    pub async fn open(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: Option<&str>,
+        body: &[u8],
+    ) -> Result<Response<Incoming>, Failure> {
+        let stream = self.connect().await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(Failure::broken)?;
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "switchd")
+            .header("content-type", content_type.unwrap_or("application/json"))
+            .header("accept", "*/*")
+            .body(Full::new(Bytes::copy_from_slice(body)))
+            .map_err(Failure::broken)?;
+        let response = sender.send_request(request).await.map_err(Failure::broken)?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(Failure::broken)?.to_bytes();
+        Err(match serde_json::from_slice::<ErrorBody>(&body) {
+            Ok(error) => Failure::refused(error),
+            Err(_) => Failure::new(Exit::Failed, format!("the daemon answered {status}")),
+        })
+    }
+
+    /// With `--wait`, a daemon that is not there yet is waited for.
+    async fn connect(&self) -> Result<UnixStream, Failure> {
+        let deadline = Instant::now() + self.wait.unwrap_or_default();
+        loop {
+            match UnixStream::connect(&self.socket).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) if Instant::now() >= deadline => return Err(unreachable(&self.socket, &error)),
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+}
+
+pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|error| {
+        Failure::new(Exit::Failed, format!("the daemon's answer is not understood: {error}"))
+    })
+}
+
+fn unreachable(socket: &Path, error: &std::io::Error) -> Failure {
+    let text = format!("cannot reach switchd at {}: {error}", socket.display());
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => Failure::new(Exit::Denied, text)
+            .hint("the socket admits root and the group switchd: use sudo, or join that group"),
+        _ => Failure::new(Exit::Unreachable, text)
+            .hint("start the daemon with `switchd`, or name its socket with --socket or $SWITCHD_SOCKET"),
+    }
+}
+
+/// `/run/switchd/switchd.sock` where it exists, else the rootless daemon's socket.
+fn default_socket() -> PathBuf {
+    let system = PathBuf::from("/run/switchd/switchd.sock");
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(dir) if !system.exists() => PathBuf::from(dir).join("switchd.sock"),
+        _ => system,
+    }
+}

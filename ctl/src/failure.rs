@@ -1,0 +1,78 @@
+//! What went wrong, and the exit status that says so to scripts.
+
+use std::fmt;
+use std::io::Write;
+use switchd_api::reply::{ErrorBody, ErrorCode};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Exit {
+    Failed = 1,
+    NotFound = 3,
+    Conflict = 4,
+    Unreachable = 5,
+    Timeout = 6,
+    Differs = 7,
+    Denied = 8,
+}
+
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: Exit,
+    message: String,
+    hint: Option<String>,
+    report: Option<String>,
+}
+
+impl Failure {
+    pub fn new(exit: Exit, message: impl Into<String>) -> Failure {
+        Failure { exit, message: message.into(), hint: None, report: None }
+    }
+
+    /// An exit status that needs no words.
+    pub fn silent(exit: Exit) -> Failure {
+        Failure::new(exit, "")
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn broken(error: impl fmt::Display) -> Failure {
+        Failure::new(Exit::Unreachable, format!("the connection to switchd broke: {error}"))
+    }
+
+    pub fn refused(error: ErrorBody) -> Failure {
+        let exit = match error.code {
+            ErrorCode::NotFound => Exit::NotFound,
+            ErrorCode::Conflict => Exit::Conflict,
+            ErrorCode::Denied => Exit::Denied,
+            ErrorCode::Timeout => Exit::Timeout,
+            ErrorCode::Invalid | ErrorCode::TooLarge | ErrorCode::Unavailable | ErrorCode::Internal => {
+                Exit::Failed
+            }
+        };
+        Failure { exit, message: error.message, hint: error.hint, report: error.report }
+    }
+
+    pub fn print(&self) {
+        if self.message.is_empty() {
+            return;
+        }
+        let mut stderr = anstream::stderr();
+        let _ = match &self.report {
+            Some(report) => writeln!(stderr, "{}", report.trim_end()),
+            None => writeln!(stderr, "switchctl: {}", self.message),
+        };
+        if let Some(hint) = &self.hint {
+            let _ = writeln!(stderr, "  try: {hint}");
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
+        Failure::new(Exit::Failed, error.to_string())
+    }
+}

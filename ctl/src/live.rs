@@ -1,0 +1,130 @@
+//! What goes on until it is stopped: captures and events.
+
+use crate::args::{Capture, Output};
+use crate::client::Client;
+use crate::failure::{Exit, Failure};
+use crate::render;
+use http_body_util::BodyExt;
+use hyper::Method;
+use serde_json::json;
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use switchd_api::reply::{DropRow, Event};
+
+/// Streams pcapng to a file or to standard output until the count is reached, the reader goes, or Ctrl-C.
+pub async fn capture(client: &Client, capture: Capture, quiet: bool) -> Result<(), Failure> {
+    let Capture { source, filter, write, count, snaplen, direction, segment } = capture;
+    let to_stdout = write == Path::new("-");
+    if to_stdout && std::io::stdout().is_terminal() {
+        return Err(Failure::new(Exit::Failed, "a capture is binary and standard output is a terminal")
+            .hint("-w FILE, or `| wireshark -k -i -`, or `| tshark -r -`"));
+    }
+    let mut request = json!({ "source": source });
+    if !filter.is_empty() {
+        request["filter"] = json!(filter.join(" "));
+    }
+    for (key, value) in
+        [("snaplen", json!(snaplen)), ("count", json!(count)), ("direction", json!(direction))]
+    {
+        if !value.is_null() {
+            request[key] = value;
+        }
+    }
+    if segment {
+        request["segment"] = json!(true);
+    }
+    let body = request.to_string();
+    let response = client.open(Method::POST, "/v1/capture", None, body.as_bytes()).await?;
+    let mut out: Box<dyn Write> = if to_stdout {
+        Box::new(std::io::stdout())
+    } else {
+        let create = std::fs::File::create(&write);
+        Box::new(create.map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", write.display())))?)
+    };
+    let mut stream = response.into_body();
+    let mut bytes = 0u64;
+    loop {
+        let frame = tokio::select! {
+            frame = stream.frame() => frame,
+            _ = tokio::signal::ctrl_c() => break,
+        };
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(Failure::broken)?;
+        let Some(data) = frame.data_ref() else { continue };
+        bytes += data.len() as u64;
+        match out.write_all(data).and_then(|()| out.flush()) {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+            other => other?,
+        }
+    }
+    if !quiet && !to_stdout {
+        eprintln!("{bytes} bytes in {}", write.display());
+    }
+    Ok(())
+}
+
+/// Prints what the daemon remembers; with `watch`, goes on.
+pub async fn events(client: &Client, output: Output, watch: bool) -> Result<(), Failure> {
+    if !watch {
+        let list: Vec<Event> = client.get("/v1/events?follow=0").await?;
+        return render::show(output, &list, |_| {
+            list.iter().fold(String::new(), |all, event| all + &render::event(event) + "\n")
+        });
+    }
+    let response = client.open(Method::GET, "/v1/events?since=0&follow=1", None, &[]).await?;
+    let mut stream = response.into_body();
+    let mut pending = Vec::new();
+    while let Some(frame) = stream.frame().await {
+        let frame = frame.map_err(Failure::broken)?;
+        let Some(data) = frame.data_ref() else { continue };
+        pending.extend_from_slice(data);
+        while let Some(end) = pending.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = pending.drain(..=end).collect();
+            // Server-sent events: only the data lines carry anything for us.
+            let Some(data) = line.strip_prefix(b"data:") else { continue };
+            let Ok(event) = serde_json::from_slice::<Event>(data.trim_ascii()) else { continue };
+            match output {
+                Output::Json => render::print(&(json!(event).to_string() + "\n"))?,
+                Output::Yaml => render::show(output, &vec![event], |_| String::new())?,
+                _ => render::print(&(render::event(&event) + "\n"))?,
+            }
+        }
+    }
+    Err(Failure::new(Exit::Unreachable, "the daemon ended the stream of events"))
+}
+
+/// The rows that grew, with what was added.
+pub fn added(before: &[DropRow], now: &[DropRow]) -> Vec<DropRow> {
+    type RowKey<'a> = (&'a str, &'a str, &'a str);
+    fn key(row: &DropRow) -> RowKey<'_> {
+        (&row.port, &row.direction, &row.reason)
+    }
+    let old: HashMap<RowKey<'_>, u64> = before.iter().map(|row| (key(row), row.frames)).collect();
+    now.iter()
+        .filter_map(|row| {
+            let frames = row.frames.saturating_sub(old.get(&key(row)).copied().unwrap_or(0));
+            (frames > 0).then(|| DropRow { frames, ..row.clone() })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_added_is_shown() {
+        let row = |reason: &str, frames| DropRow {
+            network: "lab".into(),
+            port: "vm1".into(),
+            direction: "in".into(),
+            reason: reason.into(),
+            frames,
+            meaning: String::new(),
+        };
+        let added =
+            added(&[row("runt", 3), row("too-long", 1)], &[row("runt", 5), row("too-long", 1), row("x", 2)]);
+        assert_eq!(added, [row("runt", 2), row("x", 2)]);
+    }
+}
