@@ -3,11 +3,21 @@
 //! Every `unsafe` block of the project is in this crate, in a module that says so and with its argument.
 
 pub mod arena;
+pub mod host_guard;
+pub mod netdev;
+pub mod netlink;
+pub mod netns;
+pub mod sys;
+pub mod tap;
+pub mod memory;
+pub mod pcap_file;
 
 use std::io;
 use switchd_wire::Frame;
 
 pub use arena::Arena;
+pub use netdev::NetdevPort;
+pub use tap::TapPort;
 
 /// What a port's far end accepts unfinished.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
