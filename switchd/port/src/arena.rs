@@ -21,8 +21,13 @@ impl Default for Arena {
 
 impl Arena {
     pub fn new() -> Arena {
+        Arena::with_slots(BURST)
+    }
+
+    /// An arena for bursts of up to `slots` frames.
+    pub fn with_slots(slots: usize) -> Arena {
         // Zeroed pages come from the kernel on first touch: an idle worker keeps none of them.
-        Arena { bytes: vec![0; BURST * SLOT].into_boxed_slice(), generation: 0 }
+        Arena { bytes: vec![0; slots * SLOT].into_boxed_slice(), generation: 0 }
     }
 
     /// Starts a burst: every token made before is stale from here on.
@@ -34,6 +39,12 @@ impl Arena {
     #[inline]
     pub fn slot(&mut self, slot: usize) -> &mut [u8] {
         &mut self.bytes[slot * SLOT..(slot + 1) * SLOT]
+    }
+
+    /// The slots from `first` on, for a system call that fills several at once.
+    #[inline]
+    pub fn slots(&mut self, first: usize) -> impl Iterator<Item = &mut [u8]> {
+        self.bytes.chunks_exact_mut(SLOT).skip(first)
     }
 
     /// The token for `len` bytes that were put into `slot`.

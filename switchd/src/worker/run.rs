@@ -1,0 +1,317 @@
+//! The loop of a worker.
+
+use super::command::Notice;
+use super::pace::Pace;
+use super::rim::{Finisher, WorkerRim};
+use super::table::Table;
+use super::{Envelope, Options, WAKE};
+use crossbeam_channel::{Receiver, TryRecvError};
+use mio::{Events, Poll};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use switchd_dataplane::{Dataplane, PortId};
+use switchd_port::{Arena, Received};
+use switchd_wire::Frame;
+use switchd_wire::frame::BURST;
+
+/// Between two rounds of ageing.
+const EXPIRE_EVERY: u64 = 1_000_000_000;
+/// A part-filled capture buffer is handed over after this time.
+const CAPTURE_DELAY: u64 = 10_000_000;
+
+pub struct Worker {
+    pub(super) options: Options,
+    pub(super) poll: Poll,
+    inbox: Receiver<Envelope>,
+    pub(super) notices: Box<dyn Fn(Notice) + Send>,
+    pub(super) dataplane: Dataplane,
+    pub(super) table: Table,
+    frames: Box<[Frame]>,
+    arena: Arena,
+    finisher: Finisher,
+    /// Ports with frames to give, and the list of the next pass.
+    pub(super) ready: Vec<PortId>,
+    next: Vec<PortId>,
+    pace: Pace,
+    started: Instant,
+    expire_at: u64,
+    capture_flush_at: Option<u64>,
+    pub(super) stopping: bool,
+    pub(super) frames_seen: u64,
+    pub(super) busy_cycles: u64,
+    pub(super) bursts: u64,
+    pub(super) sleeps: u64,
+    pub(super) busy_ns: u64,
+}
+
+impl Worker {
+    pub(super) fn new(
+        options: Options,
+        poll: Poll,
+        inbox: Receiver<Envelope>,
+        notices: Box<dyn Fn(Notice) + Send>,
+    ) -> Worker {
+        Worker {
+            options,
+            poll,
+            inbox,
+            notices,
+            dataplane: Dataplane::new(random_seed()),
+            table: Table::default(),
+            frames: (0..BURST).map(|_| Frame::default()).collect(),
+            arena: Arena::new(),
+            finisher: Finisher::new(),
+            ready: Vec::new(),
+            next: Vec::new(),
+            pace: Pace::new(options.busy_poll),
+            started: Instant::now(),
+            expire_at: EXPIRE_EVERY,
+            capture_flush_at: None,
+            stopping: false,
+            frames_seen: 0,
+            busy_cycles: 0,
+            bursts: 0,
+            sleeps: 0,
+            busy_ns: 0,
+        }
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
+    }
+
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(256);
+        while !self.stopping {
+            if let Err(error) = self.turn(&mut events) {
+                tracing::error!(worker = self.options.index, %error, "the poll loop failed");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    /// Looks for readiness, gives every ready port one burst, then timers and commands.
+    fn turn(&mut self, events: &mut Events) -> io::Result<()> {
+        let now = self.now();
+        let spin = !self.ready.is_empty() || self.pace.may_spin(now);
+        let timeout = if spin { Some(Duration::ZERO) } else { self.time_to_timer(now) };
+        if !spin {
+            self.sleeps += 1;
+        }
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            other => other?,
+        }
+        let mut commands = false;
+        for event in events.iter() {
+            if event.token() == WAKE {
+                commands = true;
+            } else {
+                self.mark_ready(PortId(event.token().0 as u32));
+            }
+        }
+        if self.ready.is_empty() {
+            if spin && !commands {
+                let before = self.now();
+                std::thread::yield_now();
+                let after = self.now();
+                self.pace.yielded(before, after);
+            }
+        } else {
+            self.pass();
+        }
+        if commands {
+            self.drain_commands();
+        }
+        self.timers();
+        Ok(())
+    }
+
+    pub(super) fn mark_ready(&mut self, id: PortId) {
+        if let Some(slot) = self.table.port_mut(id)
+            && !slot.ready
+        {
+            slot.ready = true;
+            self.ready.push(id);
+        }
+    }
+
+    /// One burst of each port that is ready. A port with more to give comes up again in the next pass.
+    fn pass(&mut self) {
+        let now = self.now();
+        let cycles = switchd_port::sys::cycles();
+        let mut frames = 0;
+        let mut list = std::mem::replace(&mut self.ready, std::mem::take(&mut self.next));
+        for id in list.drain(..) {
+            if let Some(slot) = self.table.port_mut(id) {
+                slot.ready = false;
+                frames += self.burst(now, id);
+            }
+        }
+        self.next = list;
+        if frames > 0 {
+            self.busy_cycles += switchd_port::sys::cycles().wrapping_sub(cycles);
+            self.frames_seen += frames as u64;
+            let after = self.now();
+            self.busy_ns += after - now;
+            self.pace.worked(after);
+            self.flush_captures(after);
+        }
+    }
+
+    /// Receives a burst and sends it down the road. Returns how many frames there were.
+    fn burst(&mut self, now: u64, id: PortId) -> usize {
+        let Some(device) = self.table.port_mut(id).and_then(|slot| slot.device.as_mut()) else {
+            return 0;
+        };
+        self.arena.begin();
+        let received = catch_unwind(AssertUnwindSafe(|| {
+            device.receive(&mut self.frames, &mut self.arena)
+        }));
+        let received = match received {
+            Ok(received) => received,
+            Err(panic) => {
+                self.panicked(id, panic);
+                return 0;
+            }
+        };
+        let Received { frames, more, unreadable, dead } = received;
+        if let Some(slot) = self.table.port_mut(id) {
+            slot.unreadable += unreadable;
+        }
+        if frames > 0 {
+            self.bursts += 1;
+            self.forward(now, id, frames);
+        }
+        if let Some(error) = dead {
+            self.device_lost(id, error);
+        } else if more {
+            self.mark_ready(id);
+        }
+        frames
+    }
+
+    fn forward(&mut self, now: u64, id: PortId, count: usize) {
+        if !self.table.mirror_names.is_empty() {
+            let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64);
+            for frame in &mut self.frames[..count] {
+                frame.timestamp = timestamp;
+            }
+        }
+        let mut rim = WorkerRim {
+            ports: &mut self.table.ports,
+            mirrors: &mut self.table.mirrors,
+            arena: &self.arena,
+            finisher: &mut self.finisher,
+        };
+        let frames = &mut self.frames[..count];
+        let dataplane = &mut self.dataplane;
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            dataplane.process(now, id, frames, &self.arena, &mut rim);
+        }));
+        self.flush();
+        if let Err(panic) = outcome {
+            self.panicked(id, panic);
+        }
+        self.tell_notices();
+    }
+
+    /// Lets the devices send what they queued, and books the outcome.
+    fn flush(&mut self) {
+        for &port in self.finisher.queued.iter() {
+            let Some(Some(slot)) = self.table.ports.get_mut(port.0 as usize) else { continue };
+            slot.queued = false;
+            let Some(device) = slot.device.as_mut() else { continue };
+            let flushed = device.flush(&self.arena);
+            self.dataplane.settle(port, flushed.accepted, flushed.bytes, flushed.full, flushed.refused);
+        }
+        self.finisher.queued.clear();
+    }
+
+    fn panicked(&mut self, id: PortId, panic: Box<dyn std::any::Any + Send>) {
+        let message = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "no message".to_owned());
+        self.close_device(id);
+        let port = self.table.port_name(id);
+        tracing::error!(%port, message, "a burst panicked; the port is closed");
+        (self.notices)(Notice::Panicked { port, message });
+    }
+
+    fn device_lost(&mut self, id: PortId, error: io::Error) {
+        self.close_device(id);
+        (self.notices)(Notice::DeviceLost { port: self.table.port_name(id), error });
+    }
+
+    fn drain_commands(&mut self) {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(Envelope { command, done }) => {
+                    let outcome = self.execute(command);
+                    // Control may have given up on the answer; the command is carried out all the same.
+                    let _ = done.send(outcome);
+                }
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
+                    self.stopping = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn time_to_timer(&self, now: u64) -> Option<Duration> {
+        let expire = (!self.table.networks.is_empty()).then_some(self.expire_at);
+        let next = [expire, self.capture_flush_at].into_iter().flatten().min()?;
+        Some(Duration::from_nanos(next.saturating_sub(now)))
+    }
+
+    fn timers(&mut self) {
+        let now = self.now();
+        if now >= self.expire_at {
+            self.dataplane.expire(now);
+            self.tell_notices();
+            self.expire_at = now + EXPIRE_EVERY;
+        }
+        if self.capture_flush_at.is_some_and(|at| now >= at) {
+            self.flush_captures(now);
+        }
+    }
+
+    fn flush_captures(&mut self, now: u64) {
+        let mut pending = false;
+        for mirror in self.table.mirrors.iter_mut().flatten() {
+            if let super::table::Target::Capture { ring, .. } = &mut mirror.target {
+                pending |= ring.flush(now);
+            }
+        }
+        self.capture_flush_at = pending.then_some(now + CAPTURE_DELAY);
+    }
+
+    fn tell_notices(&mut self) {
+        use switchd_dataplane::DataplaneNotice;
+        for notice in self.dataplane.take_notices() {
+            let network = |id| self.table.network_names.get(&id).cloned().unwrap_or_else(|| "?".into());
+            (self.notices)(match notice {
+                DataplaneNotice::Moved { network: id, mac, from, to } => Notice::Moved {
+                    network: network(id),
+                    mac,
+                    from: self.table.port_name(from),
+                    to: self.table.port_name(to),
+                },
+                DataplaneNotice::Full { network: id, port } => {
+                    Notice::Full { network: network(id), port: port.map(|port| self.table.port_name(port)) }
+                }
+            });
+        }
+    }
+}
+
+/// Guests choose the keys of our tables, so the hash must not be known to them.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
