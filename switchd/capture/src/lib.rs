@@ -10,7 +10,9 @@
 //! captures.
 
 pub mod filter;
+pub mod packet;
+pub mod pcapng;
 pub mod ring;
 
 pub use filter::Program;
-pub use ring::{Consumer, Direction, Meta, Producer};
+pub use ring::{Consumer, Meta, Producer};

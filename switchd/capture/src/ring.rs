@@ -1,52 +1,466 @@
-//! stub
-use std::time::Instant;
-use switchd_wire::{Frame, TailSource};
+//! The ring between a worker and the writer: bounded in bytes, one producer, one consumer, no lock.
+//!
+//! Frames are copied once, head and tail, straight into a *chunk* of 256 KiB as finished packet blocks
+//! ([`crate::packet`]). Full chunks are handed over whole through a queue, and come back empty through a
+//! second one; so a frame costs no atomic operation and no system call, and the writer writes a chunk with
+//! one call. A part-filled chunk is handed over [`FLUSH_DELAY`] after its first frame, so that a quiet
+//! capture is prompt, and a busy one wakes the writer at most a hundred times a second.
+//!
+//! When no chunk is free, the copy is lost and counted; the frame goes its way. Chunks are made when first
+//! needed (an idle capture has none) and given back to the system when the writer sees that fewer do.
+//!
+//! **Counting.** `seen = filtered + copied + lost`. What was filtered and lost is told to the writer for
+//! each interface together with the chunk that follows, so the writer's statistics are exact for the bytes
+//! that it has written. With segmentation the pieces are counted, as on a wire.
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Direction {
-    Rx,
-    Tx,
-}
+use crate::packet::{COMMENT_MAX, OVERHEAD, Packet};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use switchd_wire::frame::{FRAME_MAX, StaleTail};
+use switchd_wire::segmentation::{Scratch, segment};
+use switchd_wire::{Frame, TailSource, VnetHeader};
 
+/// Bytes of a chunk.
+pub const CHUNK: usize = 256 * 1024;
+/// Memory of a capture unless told otherwise.
+pub const DEFAULT_BYTES: usize = 8 * 1024 * 1024;
+/// Nanoseconds after which a part-filled chunk is handed over.
+pub const FLUSH_DELAY: u64 = 10_000_000;
+/// Nanoseconds after which losses and filtered frames are told without a chunk.
+const TELL_DELAY: u64 = 1_000_000_000;
+/// Interfaces of one capture. Past that, frames are booked on one that is named `others`.
+const INTERFACES_MAX: usize = 4096;
+/// Chunks that an idle capture may keep.
+const KEEP: usize = 1;
+
+// The largest frame fits an empty chunk.
+const _: () = assert!(FRAME_MAX.next_multiple_of(4) + OVERHEAD + COMMENT_MAX <= CHUNK);
+
+/// Where and when a frame was seen.
 #[derive(Clone, Copy, Debug)]
 pub struct Meta {
-    /// From [`Producer::interface`].
+    /// The worker's number of the port, as told to [`Producer::interface`].
     pub interface: u32,
-    pub direction: Direction,
+    /// It leaves the switch by the port; otherwise it came in by it.
+    pub outgoing: bool,
     /// Nanoseconds of the real-time clock.
     pub timestamp: u64,
 }
 
-pub struct Producer;
-pub struct Consumer;
+/// Name of an interface in the capture.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Interface {
+    pub name: String,
+    pub description: String,
+}
 
-pub fn channel(_bytes: usize) -> (Producer, Consumer) {
-    (Producer, Consumer)
+/// Totals of a capture up to its ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counted {
+    pub seen: u64,
+    pub filtered: u64,
+    /// The ring was full.
+    pub lost: u64,
+}
+
+#[derive(Default)]
+struct Shared {
+    seen: AtomicU64,
+    filtered: AtomicU64,
+    lost: AtomicU64,
+    /// Chunks that exist.
+    chunks: AtomicUsize,
+    /// Written when a port is first shown to the capture, never while frames are copied.
+    interfaces: Mutex<Vec<Interface>>,
+}
+
+impl Shared {
+    fn interfaces(&self) -> MutexGuard<'_, Vec<Interface>> {
+        self.interfaces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What changed for one interface since the parcel before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tally {
+    pub interface: u32,
+    pub filtered: u64,
+    pub lost: u64,
+}
+
+/// What changes hands: whole packet blocks, and what happened to the frames that are not among them.
+pub struct Parcel {
+    chunk: Box<[u8]>,
+    used: usize,
+    pub tallies: Vec<Tally>,
+}
+
+impl Parcel {
+    /// Whole packet blocks; the interface numbers are the ring's own.
+    pub fn blocks(&mut self) -> &mut [u8] {
+        &mut self.chunk[..self.used]
+    }
+}
+
+/// A ring of about `bytes` of memory (at least two chunks).
+pub fn channel(bytes: usize) -> (Producer, Consumer) {
+    let limit = (bytes / CHUNK).max(2);
+    // Every chunk, one parcel without a chunk, and the last one.
+    let (data_in, data_out) = bounded(limit + 2);
+    let (free_in, free_out) = bounded(limit);
+    let shared = Arc::new(Shared::default());
+    let producer = Producer {
+        chunk: Box::default(),
+        used: 0,
+        packets: 0,
+        since: None,
+        limit,
+        ports: Vec::new(),
+        tallies: Vec::new(),
+        touched: Vec::new(),
+        counted: Counted::default(),
+        data: data_in,
+        free: free_out.clone(),
+        shared: Arc::clone(&shared),
+        scratch: None,
+    };
+    (producer, Consumer { data: data_out, give: free_in, free: free_out, shared, peak: 0 })
+}
+
+/// The worker's end.
+pub struct Producer {
+    chunk: Box<[u8]>,
+    used: usize,
+    /// Blocks in the chunk.
+    packets: u64,
+    /// First flush that found the chunk part-filled.
+    since: Option<u64>,
+    limit: usize,
+    /// The worker's number of a port → the ring's number of the interface.
+    ports: Vec<Option<u32>>,
+    tallies: Vec<Tally>,
+    /// Interfaces whose tally is not zero.
+    touched: Vec<u32>,
+    counted: Counted,
+    data: Sender<Parcel>,
+    free: Receiver<Box<[u8]>>,
+    shared: Arc<Shared>,
+    scratch: Option<Box<Scratch>>,
 }
 
 impl Producer {
-    /// The number of a switch port in this capture; the same name gives the same number. Not for the hot path.
-    pub fn interface(&mut self, _name: &str, _description: &str) -> u32 {
-        0
+    /// Tells the name of a port. Again for a number that now stands for another port; the same name keeps
+    /// its interface. Not for the hot path.
+    pub fn interface(&mut self, port: u32, name: &str, description: &str) {
+        let mut interfaces = self.shared.interfaces();
+        let known = interfaces.iter().position(|known| known.name == name);
+        let index = known.unwrap_or_else(|| {
+            let (name, description) = match interfaces.len() {
+                INTERFACES_MAX => ("others", "ports beyond the capture's table"),
+                _ => (name, description),
+            };
+            if interfaces.len() <= INTERFACES_MAX {
+                interfaces.push(Interface { name: name.to_owned(), description: description.to_owned() });
+            }
+            interfaces.len() - 1
+        });
+        self.tallies.extend((self.tallies.len()..interfaces.len()).map(|index| Tally {
+            interface: index as u32,
+            filtered: 0,
+            lost: 0,
+        }));
+        drop(interfaces);
+        let port = port as usize;
+        if self.ports.len() <= port {
+            self.ports.resize(port + 1, None);
+        }
+        self.ports[port] = Some(index as u32);
     }
-    /// Counts a frame that the filter did not want.
-    pub fn filtered(&mut self, _interface: u32) {}
-    /// Copies at most `snaplen` bytes of the frame. False: the ring is full, the copy is lost and counted.
-    pub fn push(&mut self, _meta: Meta, _frame: &Frame, _tails: &impl TailSource, _snaplen: u32) -> bool {
-        false
+
+    /// The ring's number of a port; one that was never named gets a name from its number.
+    #[inline]
+    fn index(&mut self, port: u32) -> u32 {
+        match self.ports.get(port as usize) {
+            Some(&Some(index)) => index,
+            _ => self.unnamed(port),
+        }
     }
-    /// Like `push`, a superframe as the segments (and with the checksums) that would be on a wire.
-    pub fn push_segmented(
+
+    #[cold]
+    fn unnamed(&mut self, port: u32) -> u32 {
+        // A number that is no index would grow the table without bound.
+        let port = port.min(u32::from(u16::MAX));
+        if !matches!(self.ports.get(port as usize), Some(Some(_))) {
+            self.interface(port, &format!("port-{port}"), "");
+        }
+        self.ports[port as usize].unwrap_or(0)
+    }
+
+    /// Counts a frame that the capture's filter did not want.
+    #[inline]
+    pub fn filtered(&mut self, port: u32) {
+        let index = self.index(port);
+        self.counted.seen += 1;
+        self.counted.filtered += 1;
+        self.tally(index).filtered += 1;
+    }
+
+    fn lose(&mut self, index: u32, packets: u64) {
+        self.counted.lost += packets;
+        self.tally(index).lost += packets;
+    }
+
+    #[inline]
+    fn tally(&mut self, index: u32) -> &mut Tally {
+        let tally = &mut self.tallies[index as usize];
+        if tally.filtered == 0 && tally.lost == 0 {
+            self.touched.push(index);
+        }
+        tally
+    }
+
+    /// Copies at most `snaplen` bytes of the frame; with `cut`, a superframe as the packets that would be on
+    /// a wire, and checksums completed. False: a copy was lost, and counted.
+    #[inline]
+    pub fn push(
         &mut self,
-        _meta: Meta,
-        _frame: &Frame,
-        _tails: &impl TailSource,
-        _snaplen: u32,
+        meta: Meta,
+        frame: &Frame,
+        tails: &impl TailSource,
+        snaplen: u32,
+        cut: bool,
     ) -> bool {
-        false
+        if cut && (frame.vnet.is_gso() || frame.vnet.needs_csum) {
+            return self.push_segments(meta, frame, tails, snaplen);
+        }
+        let index = self.index(meta.interface);
+        self.put(index, meta, frame.vnet, frame.len(), snaplen, |data| frame.copy_out(tails, 0, data))
     }
-    /// After each burst: hands a part-filled chunk over once it is 10 ms old.
-    pub fn flush(&mut self, _now: Instant) {}
-    /// Before the worker sleeps: hands over whatever there is.
-    pub fn flush_now(&mut self) {}
+
+    fn push_segments(&mut self, meta: Meta, frame: &Frame, tails: &impl TailSource, snaplen: u32) -> bool {
+        let index = self.index(meta.interface);
+        let mut scratch = self.scratch.take().unwrap_or_default();
+        let mut all = true;
+        let mut emitted = 0;
+        let outcome = segment(frame, tails, &mut scratch, |bytes| {
+            emitted += 1;
+            all &= self.put(index, meta, VnetHeader::default(), bytes.len(), snaplen, |data| {
+                data.copy_from_slice(&bytes[..data.len()]);
+                Ok(())
+            });
+        });
+        self.scratch = Some(scratch);
+        if outcome.is_err() && emitted == 0 {
+            // It cannot be cut: kept as it came, with its marks.
+            let whole = frame.len();
+            return self.put(index, meta, frame.vnet, whole, snaplen, |data| frame.copy_out(tails, 0, data));
+        }
+        all && outcome.is_ok()
+    }
+
+    #[inline]
+    fn put(
+        &mut self,
+        index: u32,
+        meta: Meta,
+        vnet: VnetHeader,
+        original: usize,
+        snaplen: u32,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), StaleTail>,
+    ) -> bool {
+        self.counted.seen += 1;
+        let packet = Packet {
+            interface: index,
+            timestamp: meta.timestamp,
+            outgoing: meta.outgoing,
+            captured: original.min(snaplen as usize),
+            original,
+            vnet,
+        };
+        let needed = packet.block_len();
+        if self.chunk.len() - self.used < needed && !self.next_chunk(needed) {
+            self.lose(index, 1);
+            return false;
+        }
+        let data = packet.emit(&mut self.chunk[self.used..self.used + needed]);
+        if fill(data).is_err() {
+            self.lose(index, 1);
+            return false;
+        }
+        self.used += needed;
+        self.packets += 1;
+        true
+    }
+
+    /// Hands the chunk over and takes an empty one.
+    #[cold]
+    fn next_chunk(&mut self, needed: usize) -> bool {
+        self.hand_over();
+        if self.chunk.is_empty() {
+            if let Ok(chunk) = self.free.try_recv() {
+                self.chunk = chunk;
+            } else if self.shared.chunks.load(Relaxed) < self.limit {
+                self.shared.chunks.fetch_add(1, Relaxed);
+                // Zeroed pages come from the kernel on first touch.
+                self.chunk = vec![0; CHUNK].into_boxed_slice();
+            }
+        }
+        needed <= self.chunk.len()
+    }
+
+    /// Sends what there is. A parcel without blocks goes only when the consumer has nothing else to do.
+    fn hand_over(&mut self) {
+        self.publish();
+        self.since = None;
+        let empty = self.used == 0;
+        if empty && (self.touched.is_empty() || !self.data.is_empty()) {
+            return;
+        }
+        let tallies = &mut self.tallies;
+        let parcel = Parcel {
+            chunk: if empty { Box::default() } else { std::mem::take(&mut self.chunk) },
+            used: std::mem::take(&mut self.used),
+            tallies: self
+                .touched
+                .drain(..)
+                .map(|index| {
+                    let zero = Tally { interface: index, filtered: 0, lost: 0 };
+                    std::mem::replace(&mut tallies[index as usize], zero)
+                })
+                .collect(),
+        };
+        let packets = std::mem::take(&mut self.packets);
+        // Full cannot be: there are more places than chunks. Without a consumer the copies are lost.
+        if let Err(TrySendError::Full(parcel) | TrySendError::Disconnected(parcel)) =
+            self.data.try_send(parcel)
+        {
+            self.counted.lost += packets;
+            if !parcel.chunk.is_empty() {
+                self.chunk = parcel.chunk;
+            }
+            self.publish();
+        }
+    }
+
+    fn publish(&self) {
+        // `seen` goes first and is read last: nobody finds more filtered and lost than seen.
+        self.shared.seen.store(self.counted.seen, Relaxed);
+        self.shared.filtered.store(self.counted.filtered, Release);
+        self.shared.lost.store(self.counted.lost, Release);
+    }
+
+    /// After each burst and when [`FLUSH_DELAY`] has passed; `now` in nanoseconds of a monotonic clock.
+    /// Hands a part-filled chunk over when it is old enough. True: something waits, call again after
+    /// [`FLUSH_DELAY`].
+    #[inline]
+    pub fn flush(&mut self, now: u64) -> bool {
+        self.publish();
+        if self.used == 0 && self.touched.is_empty() {
+            return false;
+        }
+        let since = *self.since.get_or_insert(now);
+        let delay = if self.used > 0 { FLUSH_DELAY } else { TELL_DELAY };
+        if now.saturating_sub(since) >= delay {
+            self.hand_over();
+        }
+        self.used > 0 || !self.touched.is_empty()
+    }
+
+    /// Totals so far.
+    pub fn counted(&self) -> Counted {
+        self.counted
+    }
 }
+
+impl Drop for Producer {
+    /// The last frames and the last counts go to the writer, which then sees the end.
+    fn drop(&mut self) {
+        self.hand_over();
+        // The writer was busy: the counts still have a place of their own.
+        if !self.touched.is_empty() {
+            let tallies = self.touched.drain(..).map(|index| self.tallies[index as usize]).collect();
+            let _ = self.data.try_send(Parcel { chunk: Box::default(), used: 0, tallies });
+        }
+    }
+}
+
+/// What the consumer finds.
+pub enum Next {
+    Parcel(Parcel),
+    Empty,
+    /// The producer is gone and everything was taken.
+    Ended,
+}
+
+/// The writer's end.
+pub struct Consumer {
+    data: Receiver<Parcel>,
+    give: Sender<Box<[u8]>>,
+    free: Receiver<Box<[u8]>>,
+    shared: Arc<Shared>,
+    /// Most chunks in use at once since the last trim.
+    peak: usize,
+}
+
+impl Consumer {
+    pub fn take(&mut self) -> Next {
+        match self.data.try_recv() {
+            Ok(parcel) => {
+                self.peak = self.peak.max(self.data.len() + 2);
+                Next::Parcel(parcel)
+            }
+            Err(TryRecvError::Empty) => Next::Empty,
+            Err(TryRecvError::Disconnected) => Next::Ended,
+        }
+    }
+
+    /// To wait on together with others.
+    pub fn receiver(&self) -> &Receiver<Parcel> {
+        &self.data
+    }
+
+    /// Returns the parcel's memory to the producer.
+    pub fn give_back(&self, parcel: Parcel) {
+        if !parcel.chunk.is_empty() {
+            let _ = self.give.try_send(parcel.chunk);
+        }
+    }
+
+    /// Gives chunks that were not needed since the last call back to the system. Call about once a second.
+    pub fn trim(&mut self) {
+        let wanted = std::mem::take(&mut self.peak).max(KEEP);
+        while self.shared.chunks.load(Relaxed) > wanted && self.free.try_recv().is_ok() {
+            self.shared.chunks.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Name of an interface that blocks or tallies speak of.
+    pub fn interface(&self, index: u32) -> Interface {
+        let unknown = || Interface { name: format!("interface-{index}"), description: String::new() };
+        self.shared.interfaces().get(index as usize).cloned().unwrap_or_else(unknown)
+    }
+
+    /// For whoever reports the counters while the consumer is at work.
+    pub fn watch(&self) -> Watch {
+        Watch(Arc::clone(&self.shared))
+    }
+}
+
+/// Reads the totals from anywhere.
+#[derive(Clone)]
+pub struct Watch(Arc<Shared>);
+
+impl Watch {
+    pub fn counted(&self) -> Counted {
+        let lost = self.0.lost.load(Acquire);
+        let filtered = self.0.filtered.load(Acquire);
+        let seen = self.0.seen.load(Relaxed);
+        Counted { seen, filtered, lost }
+    }
+}
+
+#[cfg(test)]
+#[path = "ring_tests.rs"]
+mod tests;
