@@ -4,13 +4,14 @@
 
 pub mod arena;
 pub mod host_guard;
+pub mod libpcap;
+pub mod memory;
 pub mod netdev;
 pub mod netlink;
 pub mod netns;
+pub mod pcap_file;
 pub mod sys;
 pub mod tap;
-pub mod memory;
-pub mod pcap_file;
 
 use std::io;
 use switchd_wire::Frame;
