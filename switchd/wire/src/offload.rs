@@ -6,11 +6,11 @@
 //! before anyone relies on it. Whoever is given an admitted frame may rely on it as long as its headers
 //! are changed only by pushing and popping tags and by address and port rewrites.
 //!
-//! Limits: the headers of a superframe and every checksum field lie in the head. A superframe makes at most
-//! [`SEGMENTS_MAX`] segments.
+//! Limits: the headers of a superframe and every checksum field lie in the head. A superframe arrives with at
+//! most two tags and makes at most [`SEGMENTS_MAX`] segments.
 
 use crate::frame::Frame;
-use crate::parse::{Fragment, Ip, Layers, PROTOCOL_TCP, PROTOCOL_UDP, parse};
+use crate::parse::{Fragment, Ip, Layers, PROTOCOL_TCP, PROTOCOL_UDP, TAGS_MAX, parse};
 use crate::vnet::Gso;
 
 /// The most segments that one superframe may become. A choice: 64 KiB in segments of 32 bytes, less than
@@ -87,6 +87,10 @@ fn admit_offloaded(frame: &mut Frame) -> Result<(), BadOffload> {
     let layers = parse(frame.head());
     validate_offload(frame, &layers)?;
     if frame.vnet.is_gso() {
+        // The tag that we may push must not hide the headers from `segment`.
+        if usize::from(layers.l3) > 14 + 4 * (TAGS_MAX - 1) {
+            return Err(BadOffload::NotOfType(frame.vnet.gso));
+        }
         frame.vnet.hdr_len = layers.payload.unwrap_or(0);
     }
     Ok(())

@@ -4,14 +4,16 @@
 //! the offload check and software segmentation, capture, later NAT. It reads the head only, never the
 //! tail, and takes any bytes: what is cut short or malformed simply has no offset.
 //!
-//! Up to two tags (TPID 0x8100 or 0x88a8) are looked through, so that a guest's own tag under a network's
-//! tag does not hide the IP header. Only an outermost 0x8100 tag is reported as `tci`.
+//! Up to [`TAGS_MAX`] tags (TPID 0x8100 or 0x88a8) are looked through, so that a guest's own tags under a
+//! network's tag do not hide the IP header. Only an outermost 0x8100 tag is reported as `tci`.
 //!
 //! Left out on purpose: the innards of tunnels, ARP, ICMP and options. IPv6 extension headers are followed
 //! up to [`EXTENSIONS_MAX`]; a longer chain has no `l4`.
 
 /// IPv6 extension headers that are followed. RFC 8200 4.1 names seven; RFC 8504 5.3 lets a host limit them.
 pub const EXTENSIONS_MAX: usize = 8;
+/// Tags that are looked through: two of the guest's own and the one that we push.
+pub const TAGS_MAX: usize = 3;
 
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -47,7 +49,7 @@ pub enum Fragment {
 pub struct Layers {
     /// Tag control information of an outermost 802.1Q (0x8100) tag.
     pub tci: Option<u16>,
-    /// The type behind at most two tags; 0 for a runt.
+    /// The type behind the tags; 0 for a runt.
     pub ethertype: u16,
     /// First byte behind `ethertype`.
     pub l3: u16,
@@ -76,7 +78,7 @@ pub fn parse(head: &[u8]) -> Layers {
     let mut layers = Layers::default();
     let mut at = 12;
     let Some(mut ethertype) = word(head, at) else { return layers };
-    for depth in 0..2 {
+    for depth in 0..TAGS_MAX {
         if ethertype != TPID_C && ethertype != TPID_S {
             break;
         }

@@ -301,3 +301,20 @@ fn a_tag_pushed_after_the_check_goes_into_every_segment() {
     assert_eq!(out, cut(&tagged, tagged.vnet(1000)));
     assert_eq!(usize::from(frame.vnet.hdr_len), tagged.header());
 }
+
+#[test]
+fn two_tags_of_a_guest_leave_room_for_ours_and_a_third_is_refused() {
+    let mut tags = vec![(0x88a8, 1), (0x8100, 2)];
+    let spec = Packet { tags: tags.clone(), ..Packet::default() };
+    let (mut frame, tails) = spec.frame(1000);
+    admit_offload(&mut frame).unwrap();
+    frame.push_tag(20);
+    tags.insert(0, (0x8100, 20));
+    let tagged = Packet { tags, ..spec };
+    let mut out = Vec::new();
+    segment(&frame, &tails, &mut Scratch::new(), |bytes| out.push(bytes.to_vec())).unwrap();
+    assert_eq!(out, cut(&tagged, tagged.vnet(1000)));
+    assert_eq!(out.len(), 3);
+    let refused = admit_offload(&mut tagged.frame(1000).0);
+    assert_eq!(refused, Err(BadOffload::NotOfType(tagged.gso())));
+}
