@@ -1,0 +1,184 @@
+//! What has to happen so that one configuration becomes another: a pure, ordered diff.
+//!
+//! ```text
+//! mirrors go → static entries go → ports go → networks go        frees names, interfaces, VLANs, files
+//! → networks come or change → ports come or change → static entries come → mirrors come
+//! ```
+//!
+//! An unchanged object yields no step, so its traffic is not touched. Changed in place: a network's mtu,
+//! ageing, mac-limit and static entries; a port's admin, vlan and mac-limit. Anything else makes the object
+//! anew, and with it what hangs on it: a network's ports, a port's static entries, mirrors of either.
+//! After every step each port has its network, each static entry its port, each mirror its sources and its
+//! target.
+
+use std::collections::BTreeSet;
+use switchd_api::model::{Desired, MirrorSpec, NetworkSpec, PortSpec};
+use switchd_api::name::Name;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Step {
+    DeleteMirror {
+        name: Name,
+        spec: MirrorSpec,
+    },
+    DeleteStatic {
+        network: Name,
+        /// `MAC` or `MAC@VID`.
+        key: String,
+        port: String,
+    },
+    DetachPort {
+        name: Name,
+        spec: PortSpec,
+        /// It is attached again by a later step: its identity is kept.
+        returns: bool,
+    },
+    /// Its ports were detached before.
+    DeleteNetwork {
+        name: Name,
+        spec: NetworkSpec,
+        returns: bool,
+    },
+    /// `spec.fdb` is empty here and in `SetNetwork`: static entries have steps of their own.
+    CreateNetwork {
+        name: Name,
+        spec: NetworkSpec,
+    },
+    /// Only mtu, ageing, mac-limit differ.
+    SetNetwork {
+        name: Name,
+        old: NetworkSpec,
+        new: NetworkSpec,
+    },
+    AttachPort {
+        name: Name,
+        spec: PortSpec,
+    },
+    /// Only admin, vlan, mac-limit differ.
+    SetPort {
+        name: Name,
+        old: PortSpec,
+        new: PortSpec,
+    },
+    AddStatic {
+        network: Name,
+        key: String,
+        port: String,
+    },
+    CreateMirror {
+        name: Name,
+        spec: MirrorSpec,
+    },
+}
+
+/// Both configurations are valid; then so is every state in between, as far as references go.
+pub fn plan(old: &Desired, new: &Desired) -> Vec<Step> {
+    let kept_networks: BTreeSet<&Name> = old
+        .network
+        .iter()
+        .filter(|(name, spec)| new.network.get(*name).is_some_and(|new| same_place(spec, new)))
+        .map(|(name, _)| name)
+        .collect();
+    let kept_ports: BTreeSet<&Name> = old
+        .port
+        .iter()
+        .filter(|(_, spec)| kept_networks.contains(&spec.network))
+        .filter(|(name, spec)| new.port.get(*name).is_some_and(|new| same_device(spec, new)))
+        .map(|(name, _)| name)
+        .collect();
+    let kept_uplinks: BTreeSet<&str> =
+        kept_networks.iter().filter_map(|&name| old.network[name].uplink.as_deref()).collect();
+    let stands = |reference: &str| match reference.split_once(':') {
+        Some(("network", name)) => kept_networks.iter().any(|kept| kept.as_str() == name),
+        Some(("port", name)) => match name.strip_prefix("uplink:") {
+            Some(ifname) => kept_uplinks.contains(ifname),
+            None => kept_ports.iter().any(|kept| kept.as_str() == name),
+        },
+        // A file stands on nothing.
+        _ => true,
+    };
+    let kept_mirrors: BTreeSet<&Name> = old
+        .mirror
+        .iter()
+        .filter(|(name, spec)| new.mirror.get(*name) == Some(*spec))
+        .filter(|(_, spec)| spec.source.iter().chain([&spec.to]).all(|reference| stands(reference)))
+        .map(|(name, _)| name)
+        .collect();
+    // A static entry survives if it is in both and neither its network nor its port is made anew.
+    let kept_static = |network: &Name, key: &str, port: &str| {
+        let in_both = |desired: &Desired| {
+            desired.network.get(network).and_then(|spec| spec.fdb.get(key)).is_some_and(|to| to == port)
+        };
+        let port_stands = port.starts_with("uplink:") || kept_ports.iter().any(|kept| kept.as_str() == port);
+        kept_networks.contains(network) && port_stands && in_both(old) && in_both(new)
+    };
+
+    let mut steps = Vec::new();
+    for (name, spec) in old.mirror.iter().filter(|(name, _)| !kept_mirrors.contains(name)) {
+        steps.push(Step::DeleteMirror { name: name.clone(), spec: spec.clone() });
+    }
+    for (network, key, port) in statics(old).filter(|&(network, key, port)| !kept_static(network, key, port))
+    {
+        steps.push(Step::DeleteStatic { network: network.clone(), key: key.into(), port: port.into() });
+    }
+    for (name, spec) in old.port.iter().filter(|(name, _)| !kept_ports.contains(name)) {
+        let returns = new.port.contains_key(name);
+        steps.push(Step::DetachPort { name: name.clone(), spec: spec.clone(), returns });
+    }
+    for (name, spec) in old.network.iter().filter(|(name, _)| !kept_networks.contains(name)) {
+        let returns = new.network.contains_key(name);
+        steps.push(Step::DeleteNetwork { name: name.clone(), spec: bare(spec), returns });
+    }
+    for (name, spec) in &new.network {
+        if !kept_networks.contains(name) {
+            steps.push(Step::CreateNetwork { name: name.clone(), spec: bare(spec) });
+        } else {
+            let (old, new) = (bare(&old.network[name]), bare(spec));
+            if old != new {
+                steps.push(Step::SetNetwork { name: name.clone(), old, new });
+            }
+        }
+    }
+    for (name, spec) in &new.port {
+        if !kept_ports.contains(name) {
+            steps.push(Step::AttachPort { name: name.clone(), spec: spec.clone() });
+        } else if old.port[name] != *spec {
+            let (old, new) = (old.port[name].clone(), spec.clone());
+            steps.push(Step::SetPort { name: name.clone(), old, new });
+        }
+    }
+    for (network, key, port) in statics(new).filter(|&(network, key, port)| !kept_static(network, key, port))
+    {
+        steps.push(Step::AddStatic { network: network.clone(), key: key.into(), port: port.into() });
+    }
+    for (name, spec) in new.mirror.iter().filter(|(name, _)| !kept_mirrors.contains(name)) {
+        steps.push(Step::CreateMirror { name: name.clone(), spec: spec.clone() });
+    }
+    steps
+}
+
+fn statics(desired: &Desired) -> impl Iterator<Item = (&Name, &str, &str)> {
+    desired
+        .network
+        .iter()
+        .flat_map(|(name, spec)| spec.fdb.iter().map(move |(key, port)| (name, key.as_str(), port.as_str())))
+}
+
+fn bare(spec: &NetworkSpec) -> NetworkSpec {
+    NetworkSpec { fdb: Default::default(), ..spec.clone() }
+}
+
+/// Exhaustive on purpose: a new key has to be thought about here.
+fn same_place(old: &NetworkSpec, new: &NetworkSpec) -> bool {
+    let NetworkSpec { kind, uplink, vlan, mtu: _, ageing: _, mac_limit: _, fdb: _ } = old;
+    *kind == new.kind && *uplink == new.uplink && *vlan == new.vlan
+}
+
+fn same_device(old: &PortSpec, new: &PortSpec) -> bool {
+    let PortSpec { network, tap, netns, netdev, mac, vlan: _, admin: _, mac_limit: _ } = old;
+    *network == new.network
+        && *tap == new.tap
+        && *netns == new.netns
+        && *netdev == new.netdev
+        && *mac == new.mac
+}

@@ -1,0 +1,186 @@
+//! KEY=VALUE as users type it: `mtu=9000 ageing=5m admin=down`. An empty value is the default.
+
+use super::keys::{Key, Spec, Type, Value};
+use super::problem::{Problem, nearest, one_of};
+use std::collections::BTreeMap;
+use switchd_api::model::{MirrorSpec, NetworkSpec, PortSpec};
+use switchd_api::name::Name;
+
+/// The new spec. Nothing is checked but that each key exists and its value has the right type and range;
+/// [`super::validate`] does the rest.
+pub fn set_network(
+    name: &Name,
+    spec: &NetworkSpec,
+    keys: &BTreeMap<String, String>,
+) -> Result<NetworkSpec, Problem> {
+    set(name, spec, keys)
+}
+
+/// As [`set_network`].
+pub fn set_port(name: &Name, spec: &PortSpec, keys: &BTreeMap<String, String>) -> Result<PortSpec, Problem> {
+    set(name, spec, keys)
+}
+
+/// As [`set_network`].
+pub fn set_mirror(
+    name: &Name,
+    spec: &MirrorSpec,
+    keys: &BTreeMap<String, String>,
+) -> Result<MirrorSpec, Problem> {
+    set(name, spec, keys)
+}
+
+fn set<T: Spec>(name: &Name, spec: &T, keys: &BTreeMap<String, String>) -> Result<T, Problem> {
+    let object = [T::SECTION, name.as_str()];
+    let settable: Vec<&str> =
+        T::KEYS.iter().filter(|key| key.kind != Type::Map).map(|key| key.name).collect();
+    if keys.is_empty() {
+        return Err(Problem::new(&object, "nothing to set")
+            .help(format!("write KEY=VALUE; the keys are {}", one_of(&settable))));
+    }
+    let mut spec = spec.clone();
+    for (word, text) in keys {
+        let path = [T::SECTION, name.as_str(), word.as_str()];
+        let Some(key) = T::key(word) else {
+            let meant = nearest(word, settable.iter().copied());
+            let meant = meant.map_or_else(String::new, |key| format!("did you mean {key}? "));
+            return Err(Problem::new(&path, "there is no such key")
+                .help(format!("{meant}the keys are {}", one_of(&settable))));
+        };
+        let value =
+            match text.as_str() {
+                "" if key.required => return Err(Problem::new(&path, "this key has no default").text(text)),
+                "" => None,
+                text => Some(read(key, text).map_err(|rule| match key.kind {
+                    Type::Map => Problem::new(&path, rule).help(format!(
+                        "`switchctl fdb add {name} MAC PORT`, `switchctl fdb delete {name} MAC`"
+                    )),
+                    _ => Problem::new(&path, rule).text(text),
+                })?),
+            };
+        spec.put(word, value).map_err(|rule| Problem::new(&path, rule).text(text))?;
+    }
+    Ok(spec)
+}
+
+fn read(key: &Key, text: &str) -> Result<Value, String> {
+    match key.kind {
+        Type::Text => Ok(Value::Text(text.to_owned())),
+        Type::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
+        Type::Choice(words) => Err(format!("expected {}", one_of(words))),
+        Type::Number(rule) => {
+            let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+            let number = digits.then(|| text.parse().ok()).flatten();
+            number
+                .filter(|number| (rule.min..=rule.max).contains(number))
+                .map(Value::Number)
+                .ok_or_else(|| rule.sentence())
+        }
+        Type::Seconds(rule) => super::value::time(text)
+            .ok()
+            .filter(|seconds| (rule.min..=rule.max).contains(seconds))
+            .map(Value::Number)
+            .ok_or_else(|| rule.sentence()),
+        Type::Flag => match text {
+            "true" | "yes" | "on" => Ok(Value::Flag(true)),
+            "false" | "no" | "off" => Ok(Value::Flag(false)),
+            _ => Err("expected true or false".into()),
+        },
+        Type::List => Ok(Value::List(text.split(',').map(str::to_owned).collect())),
+        Type::Map => Err("this key is set entry by entry".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use switchd_api::model::Admin;
+
+    fn keys(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect()
+    }
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    fn network(pairs: &[(&str, &str)]) -> Result<NetworkSpec, String> {
+        set_network(&name("lab"), &NetworkSpec::blank(), &keys(pairs))
+            .map_err(|problem| format!("{problem} | {}", problem.help.as_deref().unwrap_or_default()))
+    }
+
+    #[test]
+    fn keys_are_set_as_users_type_them() {
+        let spec =
+            network(&[("mtu", "9000"), ("ageing", "5m"), ("mac-limit", "100"), ("uplink", "eth0")]).unwrap();
+        assert_eq!((spec.mtu, spec.ageing, spec.mac_limit), (Some(9000), Some(300), Some(100)));
+        assert_eq!(spec.uplink.as_deref(), Some("eth0"));
+        let port = set_port(
+            &name("vm1"),
+            &PortSpec::blank(),
+            &keys(&[("admin", "down"), ("vlan", "access=10"), ("network", "lab")]),
+        )
+        .unwrap();
+        assert_eq!(
+            (port.admin, port.vlan.as_deref(), port.network.as_str()),
+            (Admin::Down, Some("access=10"), "lab")
+        );
+        let mirror = set_mirror(
+            &name("m"),
+            &MirrorSpec::blank(),
+            &keys(&[("source", "port:a,port:b"), ("segment", "yes"), ("to", "pcap:x")]),
+        )
+        .unwrap();
+        assert_eq!((mirror.source.len(), mirror.segment, mirror.to.as_str()), (2, true, "pcap:x"));
+    }
+
+    #[test]
+    fn an_empty_value_is_the_default() {
+        let mut spec = NetworkSpec::blank();
+        spec.mtu = Some(9000);
+        assert_eq!(set_network(&name("lab"), &spec, &keys(&[("mtu", "")])).unwrap().mtu, None);
+        let mut port = PortSpec::blank();
+        port.admin = Admin::Down;
+        assert_eq!(set_port(&name("p"), &port, &keys(&[("admin", "")])).unwrap().admin, Admin::Up);
+    }
+
+    #[test]
+    fn refusals_name_key_value_and_rule() {
+        for (key, value, message) in [
+            ("mtu", "67", "network lab: mtu \"67\": the MTU is 68 to 9216"),
+            ("mtu", "9217", "network lab: mtu \"9217\": the MTU is 68 to 9216"),
+            ("mtu", "-1", "network lab: mtu \"-1\": the MTU is 68 to 9216"),
+            ("mtu", "99999999999999999999", "network lab: mtu \"99999999999999999999\": the MTU is"),
+            ("ageing", "5", "network lab: ageing \"5\": the ageing time in seconds is 10 to 1000000"),
+            ("ageing", "soon", "network lab: ageing \"soon\": the ageing time in seconds is"),
+            ("kind", "nat", "network lab: kind \"nat\": expected bridged or isolated"),
+            ("kind", "", "network lab: kind \"\": this key has no default"),
+            (
+                "fdb",
+                "x",
+                "network lab: fdb: this key is set entry by entry | `switchctl fdb add lab MAC PORT`",
+            ),
+        ] {
+            let error = network(&[(key, value)]).unwrap_err();
+            assert!(error.starts_with(message), "{error}");
+        }
+        let error = set_port(&name("vm1"), &PortSpec::blank(), &keys(&[("network", "../x")])).unwrap_err();
+        assert!(error.to_string().starts_with("port vm1: network \"../x\": a name has 1 to 32"), "{error}");
+        let error = set_mirror(&name("m"), &MirrorSpec::blank(), &keys(&[("segment", "maybe")])).unwrap_err();
+        assert_eq!(error.to_string(), "mirror m: segment \"maybe\": expected true or false");
+    }
+
+    #[test]
+    fn an_unknown_key_lists_those_that_exist() {
+        assert_eq!(
+            network(&[("mtuu", "1")]).unwrap_err(),
+            "network lab: mtuu: there is no such key | did you mean mtu? \
+             the keys are kind, uplink, vlan, mtu, ageing or mac-limit"
+        );
+        assert_eq!(
+            network(&[("name", "x")]).unwrap_err(),
+            "network lab: name: there is no such key | the keys are kind, uplink, vlan, mtu, ageing or mac-limit"
+        );
+        assert!(network(&[]).unwrap_err().starts_with("network lab: nothing to set | write KEY=VALUE"));
+    }
+}

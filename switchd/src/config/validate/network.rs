@@ -1,0 +1,168 @@
+//! Networks: uplinks, their VLANs, limits, static entries.
+
+use super::super::keys::{RangeRule, range};
+use super::super::problem::Problem;
+use super::super::value::{fdb_key, ifname};
+use super::super::{DEFAULT_AGEING, DEFAULT_MAC_LIMIT, DEFAULT_MTU, MAX_STATIC};
+use super::{NetworkPlan, StaticEntry, instead};
+use std::collections::BTreeMap;
+use switchd_api::model::{Desired, Kind, NetworkSpec};
+use switchd_api::name::Name;
+
+pub(super) fn networks(desired: &Desired, problems: &mut Vec<Problem>) -> BTreeMap<Name, NetworkPlan> {
+    let mut plans = BTreeMap::new();
+    // Who has this VLAN of this uplink.
+    let mut claims: BTreeMap<(&str, Option<u16>), &Name> = BTreeMap::new();
+    for (name, spec) in &desired.network {
+        place(name, spec, problems);
+        if let (Kind::Bridged, Some(uplink)) = (spec.kind, &spec.uplink)
+            && let Some(other) = claims.insert((uplink, spec.vlan), name)
+        {
+            problems.push(overlap(name, other, uplink, spec.vlan));
+        }
+        for (key, value, rule) in [
+            ("mtu", spec.mtu.map(u64::from), range::MTU),
+            ("ageing", spec.ageing.map(u64::from), range::AGEING),
+            ("mac-limit", spec.mac_limit.map(u64::from), range::MAC_LIMIT),
+        ] {
+            in_range(&["network", name.as_str(), key], value, rule, problems);
+        }
+        let plan = NetworkPlan {
+            kind: spec.kind,
+            uplink: spec.uplink.clone(),
+            vlan: spec.vlan,
+            mtu: spec.mtu.unwrap_or(DEFAULT_MTU),
+            ageing: spec.ageing.unwrap_or(DEFAULT_AGEING),
+            mac_limit: spec.mac_limit.unwrap_or(DEFAULT_MAC_LIMIT),
+            fdb: static_entries(desired, name, spec, problems),
+        };
+        plans.insert(name.clone(), plan);
+    }
+    let entries: usize = desired.network.values().map(|spec| spec.fdb.len()).sum();
+    if entries > MAX_STATIC {
+        let rule = format!("there can be at most {MAX_STATIC} static entries in all networks together");
+        problems.push(Problem::new(&["network"], rule).number(entries).conflict());
+    }
+    plans
+}
+
+pub(super) fn in_range(path: &[&str], value: Option<u64>, rule: RangeRule, problems: &mut Vec<Problem>) {
+    if let Some(value) = value
+        && !(rule.min..=rule.max).contains(&value)
+    {
+        problems.push(Problem::new(path, rule.sentence()).number(value));
+    }
+}
+
+/// Where the network stands: uplink and VLAN.
+fn place(name: &Name, spec: &NetworkSpec, problems: &mut Vec<Problem>) {
+    let uplink_path = ["network", name.as_str(), "uplink"];
+    let vlan_path = ["network", name.as_str(), "vlan"];
+    if let Some(uplink) = &spec.uplink {
+        if spec.kind != Kind::Bridged {
+            problems.push(
+                Problem::new(&uplink_path, "an isolated network has no uplink")
+                    .text(uplink)
+                    .help("leave uplink out, or use kind = \"bridged\""),
+            );
+        }
+        if let Err(rule) = ifname(uplink) {
+            problems.push(Problem::new(&uplink_path, rule).text(uplink));
+        }
+    }
+    if let Some(vlan) = spec.vlan {
+        in_range(&vlan_path, Some(vlan.into()), range::VID, problems);
+        if spec.kind != Kind::Bridged {
+            problems.push(
+                Problem::new(&vlan_path, "an isolated network has no VLAN on an uplink")
+                    .number(vlan)
+                    .help("VLANs inside a network are set on ports: `--vlan access=10`"),
+            );
+        } else if spec.uplink.is_none() {
+            problems.push(
+                Problem::new(
+                    &vlan_path,
+                    "the VLAN is the network's tag on its uplink, and there is no uplink",
+                )
+                .number(vlan)
+                .help("give an uplink too, or leave vlan out"),
+            );
+        }
+    }
+}
+
+fn overlap(name: &Name, other: &Name, uplink: &str, vlan: Option<u16>) -> Problem {
+    let (name, other) = (name.as_str(), other.as_str());
+    match vlan {
+        Some(vlan) => Problem::new(
+            &["network", name, "vlan"],
+            format!("network {other} has VLAN {vlan} of uplink {uplink} already"),
+        )
+        .number(vlan)
+        .also(&["network", other, "vlan"])
+        .help("choose another VLAN, or attach the ports to that network"),
+        None => Problem::new(
+            &["network", name, "uplink"],
+            format!("network {other} has the untagged frames of this uplink already"),
+        )
+        .text(uplink)
+        .also(&["network", other, "uplink"])
+        .help("give one of the two networks a vlan"),
+    }
+    .conflict()
+}
+
+fn static_entries(
+    desired: &Desired,
+    name: &Name,
+    spec: &NetworkSpec,
+    problems: &mut Vec<Problem>,
+) -> Vec<StaticEntry> {
+    let mut entries: BTreeMap<_, StaticEntry> = BTreeMap::new();
+    for (key, port) in &spec.fdb {
+        let path = ["network", name.as_str(), "fdb", key.as_str()];
+        let (mac, vid) = match fdb_key(key) {
+            Ok(parsed) => parsed,
+            Err(rule) => {
+                problems.push(Problem::new(&path, rule));
+                continue;
+            }
+        };
+        if let Some(problem) = entry_port(desired, name, spec, port, &path) {
+            problems.push(problem);
+        }
+        if entries.insert((mac, vid), StaticEntry { mac, vid, port: port.clone() }).is_some() {
+            problems.push(Problem::new(&path, "this address is written twice, in two spellings").conflict());
+        }
+    }
+    entries.into_values().collect()
+}
+
+fn entry_port(
+    desired: &Desired,
+    name: &Name,
+    spec: &NetworkSpec,
+    port: &str,
+    path: &[&str],
+) -> Option<Problem> {
+    if let Some(ifname) = port.strip_prefix("uplink:") {
+        let own = spec.uplink.as_deref() == Some(ifname);
+        return (!own).then(|| Problem::new(path, "this is not the network's uplink").text(port).not_found());
+    }
+    let Some(found) = desired.port.get(port) else {
+        let names = desired.port.iter().filter(|(_, spec)| spec.network == *name);
+        return Some(
+            Problem::new(path, "there is no such port")
+                .text(port)
+                .help(instead("port", port, names.map(|(name, _)| name.as_str())))
+                .not_found(),
+        );
+    };
+    (found.network != *name).then(|| {
+        Problem::new(path, format!("the port belongs to network {}", found.network))
+            .text(port)
+            .also(&["port", port, "network"])
+            .help("a static entry leads to a port of its own network")
+            .conflict()
+    })
+}

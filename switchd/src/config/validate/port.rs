@@ -1,0 +1,152 @@
+//! Ports: what is behind them, their addresses and VLANs, and that no interface is used twice.
+
+use super::super::keys::range;
+use super::super::problem::Problem;
+use super::super::value::{host_mac, ifname, netns, vlan};
+use super::network::in_range;
+use super::{Backend, PortPlan, instead};
+use std::collections::BTreeMap;
+use switchd_api::model::{Admin, Desired, PortSpec};
+use switchd_api::name::Name;
+use switchd_dataplane::VlanMode;
+use switchd_wire::MacAddr;
+
+pub(super) fn ports(desired: &Desired, problems: &mut Vec<Problem>) -> BTreeMap<Name, PortPlan> {
+    let mut plans = BTreeMap::new();
+    let mut addresses: BTreeMap<MacAddr, &Name> = BTreeMap::new();
+    for (name, spec) in &desired.port {
+        let path = |key| ["port", name.as_str(), key];
+        if !desired.network.contains_key(&spec.network) {
+            let wanted = spec.network.as_str();
+            problems.push(
+                Problem::new(&path("network"), "there is no such network")
+                    .text(wanted)
+                    .help(instead("network", wanted, desired.network.keys().map(Name::as_str)))
+                    .not_found(),
+            );
+        }
+        let backend = backend(name, spec, problems);
+        let mac = spec.mac.as_deref().and_then(|text| match host_mac(text) {
+            Ok(mac) => {
+                if let Some(other) = addresses.insert(mac, name) {
+                    problems.push(
+                        Problem::new(&path("mac"), format!("port {other} has this address already"))
+                            .text(text)
+                            .also(&["port", other.as_str(), "mac"])
+                            .help("give another address, or none: then one is chosen and kept")
+                            .conflict(),
+                    );
+                }
+                Some(mac)
+            }
+            Err(rule) => {
+                problems.push(Problem::new(&path("mac"), rule).text(text));
+                None
+            }
+        });
+        let vlan = match spec.vlan.as_deref().map(vlan) {
+            None => VlanMode::Transparent,
+            Some(Ok(mode)) => mode,
+            Some(Err(rule)) => {
+                problems.push(
+                    Problem::new(&path("vlan"), rule)
+                        .text(spec.vlan.as_deref().unwrap_or_default())
+                        .help("as in access=10, trunk=10,20,native=1 or trunk=10-19"),
+                );
+                VlanMode::Transparent
+            }
+        };
+        in_range(&path("mac-limit"), spec.mac_limit.map(u64::from), range::MAC_LIMIT, problems);
+        if let Some(backend) = backend {
+            let plan = PortPlan {
+                network: spec.network.clone(),
+                backend,
+                mac,
+                vlan,
+                admin_up: spec.admin == Admin::Up,
+                mac_limit: spec.mac_limit,
+            };
+            plans.insert(name.clone(), plan);
+        }
+    }
+    plans
+}
+
+fn backend(name: &Name, spec: &PortSpec, problems: &mut Vec<Problem>) -> Option<Backend> {
+    let path = |key| ["port", name.as_str(), key];
+    let mut check = |key, value: &Option<String>, rule: fn(&str) -> Result<(), String>| {
+        if let Some(text) = value
+            && let Err(rule) = rule(text)
+        {
+            problems.push(Problem::new(&path(key), rule).text(text));
+        }
+    };
+    check("tap", &spec.tap, ifname);
+    check("netdev", &spec.netdev, ifname);
+    check("netns", &spec.netns, netns);
+    match (&spec.tap, &spec.netdev) {
+        (Some(tap), None) => Some(Backend::Tap { ifname: tap.clone(), netns: spec.netns.clone() }),
+        (None, Some(netdev)) => {
+            for (key, value) in [("netns", &spec.netns), ("mac", &spec.mac)] {
+                if let Some(value) = value {
+                    problems.push(
+                        Problem::new(&path(key), "only a tap has this key: a netdev is taken as it is")
+                            .text(value)
+                            .help(format!("leave {key} out")),
+                    );
+                }
+            }
+            Some(Backend::Netdev { ifname: netdev.clone() })
+        }
+        (Some(_), Some(netdev)) => {
+            problems.push(
+                Problem::new(&path("netdev"), "a port has either tap or netdev, not both")
+                    .text(netdev)
+                    .also(&path("tap")),
+            );
+            None
+        }
+        (None, None) => {
+            problems.push(
+                Problem::new(&["port", name.as_str()], "a port needs tap or netdev: what is behind it")
+                    .help("tap = an interface that switchd makes and owns; netdev = one that exists already"),
+            );
+            None
+        }
+    }
+}
+
+/// No interface twice: as an uplink, a netdev or a tap. Interfaces in other namespaces have names of their
+/// own there. (Several networks may share an uplink; that is their matter.)
+pub(super) fn interfaces(desired: &Desired, problems: &mut Vec<Problem>) {
+    let mut users: BTreeMap<(Option<&str>, &str), (&str, &Name, &str)> = BTreeMap::new();
+    for (name, spec) in &desired.network {
+        if let Some(uplink) = &spec.uplink {
+            users.insert((None, uplink), ("network", name, "uplink"));
+        }
+    }
+    for (name, spec) in &desired.port {
+        let (namespace, ifname, key) = match (&spec.tap, &spec.netdev) {
+            (Some(tap), None) => (spec.netns.as_deref(), tap, "tap"),
+            (None, Some(netdev)) => (None, netdev, "netdev"),
+            _ => continue,
+        };
+        if let Some((section, other, other_key)) = users.insert((namespace, ifname), ("port", name, key)) {
+            let whose = match other_key {
+                "uplink" => format!("the uplink of network {other}"),
+                key => format!("the {key} of port {other}"),
+            };
+            let place = namespace.map_or_else(String::new, |name| format!(" in namespace {name:?}"));
+            problems.push(
+                Problem::new(
+                    &["port", name.as_str(), key],
+                    format!("this interface{place} is {whose} already"),
+                )
+                .text(ifname)
+                .also(&[section, other.as_str(), other_key])
+                .help("an interface has one use")
+                .conflict(),
+            );
+        }
+    }
+}
