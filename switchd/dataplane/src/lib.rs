@@ -2,8 +2,24 @@
 //!
 //! One straight function over a burst, a file a stage. See `docs/ARCHITECTURE.md`.
 
+pub mod addresses;
+pub mod config;
+pub mod counters;
 pub mod drops;
+mod egress;
+mod fdb;
+mod ingress;
+mod lookup;
+pub mod manage;
+pub mod mirrors;
+pub mod notices;
+mod process;
 pub mod rim;
+mod table;
 
-pub use drops::DropReason;
-pub use rim::{Direction, MirrorId, NetworkId, PortId, Rim, Transmit};
+pub use config::{FdbRow, MirrorConfig, NetworkConfig, PortConfig, Refusal, VidSet, VlanMode};
+pub use counters::{NetworkCounters, PortCounters};
+pub use drops::{DropCounters, DropReason};
+pub use manage::Dataplane;
+pub use notices::DataplaneNotice;
+pub use rim::{Cleared, Direction, MirrorId, NetworkId, PortId, Rim, Transmit};

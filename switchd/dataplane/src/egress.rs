@@ -1,0 +1,159 @@
+//! Egress: may this frame leave by this port, and in which form?
+//!
+//! The only place where a [`Cleared`] is made. The tag is pushed or popped in the frame itself; `carry`
+//! says what the frame bears now, so that the next copy of a flood is made from there and a frame that
+//! goes to ports of one kind is changed once. The uplink's own tag is put on and taken off again around
+//! each transmit.
+//!
+//! The rules, in this order: the port is a mirror's target, administratively down or without link; not a
+//! member of the VLAN; the uplink's untagged network may not send a VLAN that another network has there:
+//! `vlan-claimed`. A trunk sends its native VLAN untagged, but not where a second tag would come to light
+//! and put the frame into another VLAN at the far end (`vlan-not-member`).
+//!
+//! A priority tag (VID 0) takes the uplink's VID, and keeps its priority, instead of being wrapped (802.1Q-2022
+//! 6.9: the VID is what such a frame lacks).
+
+use crate::counters::PortCounters;
+use crate::drops::DropReason;
+use crate::ingress::{Carry, Class};
+use crate::mirrors::Mirrors;
+use crate::rim::{Cleared, Direction, PortId, Rim, Transmit};
+use crate::table::{Mode, Network, Port};
+use switchd_wire::Frame;
+
+pub(crate) struct Egress<'a, R> {
+    pub ports: &'a [Port],
+    pub counters: &'a mut [PortCounters],
+    pub mirrors: &'a Mirrors,
+    pub rim: &'a mut R,
+}
+
+impl<R: Rim> Egress<'_, R> {
+    /// Offers a frame to a port of its network and counts what came of it.
+    #[inline(always)]
+    pub fn offer(&mut self, frame: &mut Frame, class: &mut Class, network: &Network, out: u32) {
+        let port = &self.ports[out as usize];
+        let outcome = if let Some(reason) = port.blocked {
+            Err(reason)
+        } else if class.fid == 0 && port.mode == Mode::Transparent {
+            Ok(self.send(frame, out, port.mirrors_tx))
+        } else {
+            self.shape_and_send(frame, class, network, out)
+        };
+        let counters = &mut self.counters[out as usize];
+        counters.offered += 1;
+        match outcome {
+            Ok((Transmit::Done { segments }, bytes)) => {
+                counters.tx_frames += 1;
+                counters.tx_bytes += bytes;
+                if segments > 1 {
+                    counters.tx_segments += u64::from(segments);
+                }
+            }
+            Ok((Transmit::Queued, _)) => {}
+            Ok((Transmit::Dropped(reason), _)) | Err(reason) => counters.dropped_out.count(reason, 1),
+        }
+    }
+
+    #[inline(always)]
+    fn send(&mut self, frame: &mut Frame, out: u32, mirrors: u32) -> (Transmit, u64) {
+        if mirrors != 0 {
+            self.mirrors.show(mirrors, out, Direction::Tx, frame, self.rim, self.counters, self.ports);
+        }
+        let bytes = frame.len() as u64;
+        (self.rim.transmit(Cleared { frame, port: PortId(out) }), bytes)
+    }
+
+    #[inline(never)]
+    fn shape_and_send(
+        &mut self,
+        frame: &mut Frame,
+        class: &mut Class,
+        network: &Network,
+        out: u32,
+    ) -> Result<(Transmit, u64), DropReason> {
+        let port = &self.ports[out as usize];
+        if !port.is_member(class.fid) {
+            return Err(DropReason::VlanNotMember);
+        }
+        if class.fid != 0 {
+            shape(frame, class, port)?;
+        }
+        if port.mode != Mode::Uplink {
+            return Ok(self.send(frame, out, port.mirrors_tx));
+        }
+        let mirrors = port.mirrors_tx | network.mirrors_tx;
+        if network.uplink_vid == 0 {
+            if crosses(frame, port) {
+                return Err(DropReason::VlanClaimed);
+            }
+            return Ok(self.send(frame, out, mirrors));
+        }
+        if let Some(tci) = frame.outer_tag().filter(|tci| tci & 0xfff == 0) {
+            set_tci(frame, tci | network.uplink_vid);
+            let sent = self.send(frame, out, mirrors);
+            set_tci(frame, tci);
+            return Ok(sent);
+        }
+        if !frame.push_tag(network.uplink_vid) {
+            return Err(DropReason::NoHeadroom);
+        }
+        let sent = self.send(frame, out, mirrors);
+        frame.pop_tag();
+        Ok(sent)
+    }
+}
+
+/// Clears a mirror's copy: it leaves as it is, by a port that does nothing else.
+pub(crate) fn clear_copy<'a>(frame: &'a mut Frame, port: &Port, id: u32) -> Option<Cleared<'a>> {
+    port.takes_copies.then_some(Cleared { frame, port: PortId(id) })
+}
+
+/// Gives a frame of a named VLAN the form that it has on `port`.
+fn shape(frame: &mut Frame, class: &mut Class, port: &Port) -> Result<(), DropReason> {
+    let tagged = match port.mode {
+        Mode::Transparent | Mode::Uplink => true,
+        Mode::Access => false,
+        Mode::Trunk => port.vid != class.fid,
+    };
+    if class.carry == Carry::Tagged && !tagged {
+        if port.mode == Mode::Trunk && inner_tag(frame, 16) {
+            return Err(DropReason::VlanNotMember);
+        }
+        frame.pop_tag();
+        class.carry = Carry::Untagged;
+    } else if class.carry == Carry::Untagged && tagged {
+        if !frame.push_tag(class.tci) {
+            return Err(DropReason::NoHeadroom);
+        }
+        class.carry = Carry::Tagged;
+    } else if !tagged && port.mode == Mode::Trunk && inner_tag(frame, 12) {
+        return Err(DropReason::VlanNotMember);
+    }
+    Ok(())
+}
+
+fn inner_tag(frame: &Frame, at: usize) -> bool {
+    matches!(frame.head().get(at..at + 2), Some(&[0x81, 0x00]))
+}
+
+/// Does the frame's first tag with a VID name a network other than the untagged one? Priority tags in
+/// front of it do not hide it: whoever receives the frame may look past them.
+fn crosses(frame: &Frame, port: &Port) -> bool {
+    let Some(uplink) = port.uplink.as_ref().filter(|uplink| uplink.claims > 0) else { return false };
+    let mut at = 12;
+    while let Some(&[0x81, 0x00, high, low]) = frame.head().get(at..at + 4) {
+        match u16::from_be_bytes([high, low]) & 0xfff {
+            0 => at += 4,
+            vid => return uplink.claimed(vid),
+        }
+    }
+    false
+}
+
+/// Rewrites the outer tag, which the caller has seen.
+pub(crate) fn set_tci(frame: &mut Frame, tci: u16) {
+    if let Some(field) = frame.head_mut().get_mut(14..16) {
+        field.copy_from_slice(&tci.to_be_bytes());
+    }
+}

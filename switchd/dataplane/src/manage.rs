@@ -1,0 +1,427 @@
+//! The dataplane as a whole, and every change of what it consists of.
+//!
+//! Changes happen between bursts. Each works out anew what the road reads (flood lists, named VLANs, mirror
+//! bit sets), so nothing on the road looks at a configuration. They cost time in proportion to the
+//! network's ports and table, not to the traffic.
+//!
+//! Ids that are not (or no longer) there are ignored where nothing is returned. Indices are reused.
+
+use crate::config::{MirrorConfig, NetworkConfig, PortConfig, Refusal, VidSet, VlanMode};
+use crate::counters::{NetworkCounters, PortCounters};
+use crate::drops::DropReason;
+use crate::fdb::Hasher;
+use crate::mirrors::{MIRRORS_MAX, Mirrors};
+use crate::notices::{DataplaneNotice, Notices};
+use crate::process::{Staged, UNSTAGED};
+use crate::rim::{MirrorId, NetworkId, PortId};
+use crate::table::{Mode, NONE, Network, Port, PortCold, Uplink};
+use switchd_wire::MacAddr;
+use switchd_wire::frame::BURST;
+
+/// The networks of a worker, with their ports, tables and counters.
+pub struct Dataplane {
+    pub(crate) ports: Vec<Port>,
+    pub(crate) counters: Vec<PortCounters>,
+    pub(crate) cold: Vec<PortCold>,
+    pub(crate) networks: Vec<Network>,
+    pub(crate) mirrors: Mirrors,
+    pub(crate) notices: Notices,
+    pub(crate) staged: Box<[Staged; BURST]>,
+    pub(crate) hasher: Hasher,
+    /// Where `expire` goes on: network and bucket.
+    pub(crate) sweep: (usize, usize),
+    nothing: PortCounters,
+}
+
+impl Dataplane {
+    /// `seed` keys the hash of the tables: guests must not be able to guess it.
+    pub fn new(seed: u64) -> Dataplane {
+        Dataplane {
+            ports: Vec::new(),
+            counters: Vec::new(),
+            cold: Vec::new(),
+            networks: Vec::new(),
+            mirrors: Mirrors::new(),
+            notices: Notices::default(),
+            staged: Box::new([UNSTAGED; BURST]),
+            hasher: Hasher::new(seed),
+            sweep: (0, 0),
+            nothing: PortCounters::default(),
+        }
+    }
+
+    pub(crate) fn network(&self, id: NetworkId) -> Option<&Network> {
+        self.networks.get(id.0 as usize).filter(|network| network.alive)
+    }
+
+    pub(crate) fn network_mut(&mut self, id: NetworkId) -> Option<&mut Network> {
+        self.networks.get_mut(id.0 as usize).filter(|network| network.alive)
+    }
+
+    pub(crate) fn port(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(id.0 as usize).filter(|port| port.alive)
+    }
+
+    pub fn add_network(&mut self, config: NetworkConfig) -> NetworkId {
+        let network = Network::new(&config, self.hasher);
+        let id = match self.networks.iter().position(|network| !network.alive) {
+            Some(free) => {
+                self.networks[free] = network;
+                free
+            }
+            None => {
+                self.networks.push(network);
+                self.networks.len() - 1
+            }
+        };
+        NetworkId(id as u32)
+    }
+
+    /// Takes effect on the next frame. A lower limit forgets nothing; it refuses newcomers.
+    pub fn set_network(&mut self, network: NetworkId, config: NetworkConfig) {
+        if let Some(network) = self.network_mut(network) {
+            network.apply(&config);
+            network.full_told = false;
+        }
+    }
+
+    /// Removes the network with all its guest ports; an uplink stays, for its other networks.
+    pub fn remove_network(&mut self, network: NetworkId) {
+        let Some(gone) = self.network(network) else { return };
+        let uplink = gone.uplink;
+        for port in gone.members.clone() {
+            if port != uplink {
+                self.remove_port(PortId(port));
+            }
+        }
+        self.leave_uplink(network, PortId(uplink));
+        let gone = &mut self.networks[network.0 as usize];
+        // The table's memory goes too.
+        *gone = Network::new(&NetworkConfig::default(), self.hasher);
+        gone.alive = false;
+        self.mirrors.forget_network(network.0);
+        self.spread_mirrors();
+    }
+
+    /// Adds a guest's port with its link down. On a network that does not exist it gets no frames.
+    pub fn add_port(&mut self, network: NetworkId, config: PortConfig) -> PortId {
+        let home = self.network(network).map_or(NONE, |_| network.0);
+        let id = self.place_port(home, config, None);
+        if let Some(network) = self.network_mut(network) {
+            network.members.push(id.0);
+        }
+        self.refresh_port(id.0);
+        self.spread_mirrors();
+        id
+    }
+
+    /// Adds an uplink with its link down. `own` are the addresses of the interface itself.
+    pub fn add_uplink(&mut self, own: Vec<MacAddr>) -> PortId {
+        let id = self.place_port(NONE, PortConfig::default(), Some(Box::new(Uplink::new(own))));
+        self.refresh_port(id.0);
+        self.spread_mirrors();
+        id
+    }
+
+    fn place_port(&mut self, network: u32, config: PortConfig, uplink: Option<Box<Uplink>>) -> PortId {
+        let mut port = Port {
+            network,
+            mode: Mode::Transparent,
+            blocked: Some(DropReason::LinkDown),
+            vid: 0,
+            allowed: None,
+            uplink,
+            mirrors_rx: 0,
+            mirrors_tx: 0,
+            addresses: 0,
+            limit: u32::MAX,
+            takes_copies: false,
+            is_target: false,
+            alive: true,
+            full_told: false,
+        };
+        port.apply(&config);
+        if port.uplink.is_some() {
+            port.mode = Mode::Uplink;
+        } else if network == NONE {
+            // No network: nothing may come in.
+            port.alive = false;
+        }
+        let cold = PortCold { config, link: false };
+        let free = self.ports.iter().zip(&self.cold).position(|(port, _)| !port.alive);
+        let id = match free {
+            Some(free) => {
+                self.ports[free] = port;
+                self.cold[free] = cold;
+                self.counters[free] = PortCounters::default();
+                free
+            }
+            None => {
+                self.ports.push(port);
+                self.cold.push(cold);
+                self.counters.push(PortCounters::default());
+                self.ports.len() - 1
+            }
+        };
+        PortId(id as u32)
+    }
+
+    /// Takes effect on the next frame. A changed VLAN forgets the addresses learned behind the port.
+    pub fn set_port(&mut self, port: PortId, config: PortConfig) {
+        let Some(here) = self.ports.get_mut(port.0 as usize).filter(|port| port.alive) else { return };
+        if here.uplink.is_some() {
+            return;
+        }
+        here.apply(&config);
+        here.full_told = false;
+        let old = std::mem::replace(&mut self.cold[port.0 as usize].config, config);
+        if old.vlan != self.cold[port.0 as usize].config.vlan {
+            self.flush_port(port.0);
+        }
+        self.refresh_port(port.0);
+    }
+
+    /// The addresses of the uplink's interface changed.
+    pub fn set_own(&mut self, port: PortId, own: Vec<MacAddr>) {
+        let Some(uplink) = self.ports.get_mut(port.0 as usize).and_then(|port| port.uplink.as_mut()) else {
+            return;
+        };
+        uplink.own = own;
+        for network in uplink.networks() {
+            self.place_statics(network);
+        }
+    }
+
+    /// Gives a network its way to the outside: the frames of one VLAN of the uplink, or (`None`) all that
+    /// no other network claims.
+    pub fn join_uplink(&mut self, network: NetworkId, port: PortId, vid: Option<u16>) -> Result<(), Refusal> {
+        let home = self.network(network).ok_or(Refusal::UnknownNetwork(network))?;
+        if home.uplink != NONE {
+            return Err(Refusal::HasUplink(PortId(home.uplink)));
+        }
+        let here = self.ports.get_mut(port.0 as usize).filter(|port| port.alive);
+        let uplink = here.ok_or(Refusal::UnknownPort(port))?.uplink.as_mut();
+        let uplink = uplink.ok_or(Refusal::NotAnUplink(port))?;
+        let place = match vid {
+            None => &mut uplink.untagged,
+            Some(vid @ 1..=4094) => &mut uplink.vids[usize::from(vid)],
+            Some(vid) => return Err(Refusal::BadVid(vid)),
+        };
+        if *place != NONE {
+            return Err(Refusal::VlanTaken(vid, NetworkId(*place)));
+        }
+        *place = network.0;
+        uplink.claims += u32::from(vid.is_some());
+        let home = &mut self.networks[network.0 as usize];
+        home.uplink = port.0;
+        home.uplink_vid = vid.unwrap_or(0);
+        home.members.push(port.0);
+        self.rebuild(network.0);
+        self.place_statics(network.0);
+        Ok(())
+    }
+
+    /// Forgets all addresses of the network behind the uplink.
+    pub fn leave_uplink(&mut self, network: NetworkId, port: PortId) {
+        let Some(home) = self.network_mut(network).filter(|home| home.uplink == port.0 && port.0 != NONE)
+        else {
+            return;
+        };
+        let vid = home.uplink_vid;
+        home.uplink = NONE;
+        home.uplink_vid = 0;
+        home.members.retain(|&member| member != port.0);
+        home.statics.retain(|entry| entry.port != port.0);
+        if let Some(uplink) = self.ports[port.0 as usize].uplink.as_mut() {
+            match vid {
+                0 => uplink.untagged = NONE,
+                vid => {
+                    uplink.vids[usize::from(vid)] = NONE;
+                    uplink.claims -= 1;
+                }
+            }
+        }
+        self.flush_in(network.0, Some(port.0));
+        self.rebuild(network.0);
+        self.place_statics(network.0);
+    }
+
+    /// A port without link gets no frames, and what was learned behind it is forgotten.
+    pub fn set_link(&mut self, port: PortId, up: bool) {
+        if self.port(port).is_none() || self.cold[port.0 as usize].link == up {
+            return;
+        }
+        self.cold[port.0 as usize].link = up;
+        if !up {
+            self.flush_port(port.0);
+        }
+        self.refresh_port(port.0);
+    }
+
+    /// Removes a guest's port or an uplink, with all addresses behind it, learned and static.
+    pub fn remove_port(&mut self, port: PortId) {
+        let Some(here) = self.port(port) else { return };
+        match here.uplink.as_deref().map(Uplink::networks) {
+            Some(networks) => {
+                networks.into_iter().for_each(|network| self.leave_uplink(NetworkId(network), port));
+            }
+            None => {
+                let network = here.network;
+                self.flush_in(network, Some(port.0));
+                let home = &mut self.networks[network as usize];
+                home.members.retain(|&member| member != port.0);
+                home.statics.retain(|entry| entry.port != port.0);
+                self.rebuild(network);
+                self.place_statics(network);
+            }
+        }
+        let here = &mut self.ports[port.0 as usize];
+        here.alive = false;
+        here.network = NONE;
+        here.uplink = None;
+        here.blocked = Some(DropReason::LinkDown);
+        here.takes_copies = false;
+        self.mirrors.forget_port(port.0);
+        self.spread_mirrors();
+    }
+
+    pub fn add_mirror(&mut self, config: MirrorConfig) -> Result<MirrorId, Refusal> {
+        for &(port, ..) in &config.ports {
+            self.port(port).ok_or(Refusal::UnknownPort(port))?;
+        }
+        for &(network, ..) in &config.networks {
+            self.network(network).ok_or(Refusal::UnknownNetwork(network))?;
+        }
+        if let Some(target) = config.target {
+            if self.port(target).ok_or(Refusal::UnknownPort(target))?.uplink.is_some() {
+                return Err(Refusal::UplinkTarget(target));
+            }
+            if config.ports.iter().any(|&(port, ..)| port == target) {
+                return Err(Refusal::BadTarget(target));
+            }
+        }
+        let free = self.mirrors.configs.iter().position(Option::is_none);
+        let free = free.ok_or(Refusal::TooManyMirrors(MIRRORS_MAX))?;
+        let target = config.target;
+        self.mirrors.targets[free] = target.map_or(NONE, |target| target.0);
+        self.mirrors.configs[free] = Some(config);
+        if let Some(target) = target {
+            self.flush_port(target.0);
+            self.refresh_port(target.0);
+        }
+        self.spread_mirrors();
+        Ok(MirrorId(free as u8))
+    }
+
+    pub fn remove_mirror(&mut self, mirror: MirrorId) {
+        let slot = usize::from(mirror.0);
+        let Some(config) = self.mirrors.configs.get_mut(slot).and_then(Option::take) else { return };
+        self.mirrors.targets[slot] = NONE;
+        if let Some(target) = config.target {
+            self.refresh_port(target.0);
+        }
+        self.spread_mirrors();
+    }
+
+    fn spread_mirrors(&mut self) {
+        self.mirrors.spread(&mut self.ports, &mut self.networks);
+    }
+
+    /// Works out whether frames may enter and leave by a port, and where floods go.
+    fn refresh_port(&mut self, port: u32) {
+        let is_target = self.mirrors.is_target(port);
+        let Some(here) = self.ports.get_mut(port as usize).filter(|port| port.alive) else { return };
+        let PortCold { config, link } = &self.cold[port as usize];
+        here.is_target = is_target;
+        here.takes_copies = is_target && config.admin_up && *link;
+        here.blocked = match (is_target, config.admin_up, *link) {
+            (true, ..) => Some(DropReason::MirrorTarget),
+            (_, false, _) => Some(DropReason::AdminDown),
+            (_, _, false) => Some(DropReason::LinkDown),
+            _ => None,
+        };
+        let networks = match &here.uplink {
+            Some(uplink) => uplink.networks(),
+            None => vec![here.network],
+        };
+        networks.into_iter().for_each(|network| self.rebuild(network));
+    }
+
+    /// Works out a network's flood list and its named VLANs. When the latter change, what was learned is
+    /// forgotten: it may lie in the wrong VLAN.
+    fn rebuild(&mut self, network: u32) {
+        let Some(home) = self.networks.get_mut(network as usize) else { return };
+        let ports = &self.ports;
+        let members = home.members.iter().copied();
+        home.flood = members.filter(|&port| ports[port as usize].blocked.is_none()).collect();
+        let mut named = VidSet::new();
+        for &member in &home.members {
+            match &self.cold[member as usize].config.vlan {
+                VlanMode::Transparent => {}
+                VlanMode::Access(vid) => named.insert(*vid),
+                VlanMode::Trunk { allowed, native } => {
+                    allowed.iter().chain(*native).for_each(|vid| named.insert(vid));
+                }
+            }
+        }
+        if named != home.named {
+            home.named = named;
+            self.flush_in(network, None);
+        }
+        self.place_statics(network);
+    }
+
+    pub fn port_counters(&self, port: PortId) -> &PortCounters {
+        self.counters.get(port.0 as usize).unwrap_or(&self.nothing)
+    }
+
+    pub fn network_counters(&self, network: NetworkId) -> NetworkCounters {
+        self.network(network).map_or_else(NetworkCounters::default, |network| NetworkCounters {
+            addresses: network.addresses.into(),
+            static_addresses: network.statics_placed.into(),
+            ..network.counters
+        })
+    }
+
+    /// For a port that moved here from another worker.
+    pub fn restore_port_counters(&mut self, port: PortId, counters: PortCounters) {
+        if let Some(here) = self.counters.get_mut(port.0 as usize) {
+            *here = counters;
+        }
+    }
+
+    /// For a network that moved here from another worker.
+    pub fn restore_network_counters(&mut self, network: NetworkId, counters: NetworkCounters) {
+        if let Some(network) = self.network_mut(network) {
+            network.counters = counters;
+        }
+    }
+
+    /// Learned addresses behind a port.
+    pub fn addresses_behind(&self, port: PortId) -> u64 {
+        self.port(port).map_or(0, |port| port.addresses.into())
+    }
+
+    /// Is there anything that [`Dataplane::expire`] will have to forget?
+    pub fn has_dynamic_addresses(&self) -> bool {
+        self.networks.iter().any(|network| network.addresses > 0)
+    }
+
+    /// The outcome of frames of this burst that the rim queued for `port`; `bytes` are those accepted.
+    pub fn settle(&mut self, port: PortId, accepted: u64, bytes: u64, full: u64, refused: u64) {
+        let Some(counters) = self.counters.get_mut(port.0 as usize) else { return };
+        if self.ports[port.0 as usize].is_target {
+            counters.tx_mirrored += accepted;
+            counters.mirrored_dropped += full + refused;
+            return;
+        }
+        counters.tx_frames += accepted;
+        counters.tx_bytes += bytes;
+        counters.dropped_out.count(DropReason::QueueFull, full);
+        counters.dropped_out.count(DropReason::TransmitError, refused);
+    }
+
+    pub fn take_notices(&mut self) -> impl Iterator<Item = DataplaneNotice> + use<> {
+        self.notices.take()
+    }
+}
