@@ -35,6 +35,12 @@ struct Queued {
     tail: Tail,
 }
 
+impl Queued {
+    fn frame_len(&self) -> u64 {
+        u64::from(self.len) - VNET_LEN as u64 + u64::from(self.tail.len)
+    }
+}
+
 pub struct NetdevPort {
     fd: OwnedFd,
     offloads: Offloads,
@@ -89,7 +95,9 @@ impl NetdevPort {
             let error = match packet::send(self.fd.as_fd(), buffers) {
                 Ok(0) => io::Error::from_raw_os_error(libc::EAGAIN),
                 Ok(sent) => {
+                    let taken = &self.queue[first..first + sent];
                     self.flushed.accepted += sent as u64;
+                    self.flushed.bytes += taken.iter().map(Queued::frame_len).sum::<u64>();
                     first += sent;
                     continue;
                 }

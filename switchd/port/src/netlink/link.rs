@@ -104,7 +104,8 @@ impl Link {
 }
 
 /// What is to become of an interface, in one request. The kernel moves it first and applies the rest
-/// there, so a name that is taken there refuses the move.
+/// there, in the order of the fields: what fails there (a name that is taken, an MTU out of range) leaves
+/// it moved.
 #[derive(Clone, Default)]
 pub struct Change<'a> {
     /// Another namespace to move to.
@@ -182,7 +183,7 @@ impl Netlink {
         self.request(RouteNetlinkMessage::DelLink(message), 0)
     }
 
-    /// Changes an interface in one request, all or (where the kernel can tell beforehand) nothing.
+    /// Changes an interface in one request, which is not all or nothing: see [`Change`].
     pub fn change(&mut self, index: u32, change: &Change<'_>) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = index;
@@ -215,7 +216,8 @@ impl Netlink {
         self.change(index, &Change { name: Some(name), ..Change::default() })
     }
 
-    /// Moves an interface to another namespace, under `name` there if given. EEXIST when that is taken.
+    /// Moves an interface to another namespace, under `name` there if given. EEXIST when that is taken
+    /// there: then it has moved under its old name.
     pub fn move_to(&mut self, index: u32, netns: BorrowedFd<'_>, name: Option<&str>) -> io::Result<()> {
         self.change(index, &Change { netns: Some(netns), name, ..Change::default() })
     }

@@ -31,6 +31,8 @@ pub enum LinkEvent {
 
 pub struct LinkMonitor {
     socket: Socket,
+    /// In the same namespace.
+    netlink: Netlink,
     overruns: u64,
 }
 
@@ -42,7 +44,7 @@ impl LinkMonitor {
         let _ = socket.set_rx_buf_sz(BUFFER as libc::c_int);
         socket.bind(&SocketAddr::new(0, RTMGRP_LINK))?;
         socket.set_non_blocking(true)?;
-        Ok(LinkMonitor { socket, overruns: 0 })
+        Ok(LinkMonitor { socket, netlink: Netlink::new()?, overruns: 0 })
     }
 
     /// Readable when there is something to read.
@@ -82,14 +84,14 @@ impl LinkMonitor {
 
     /// The whole state. What is still queued is older than the gap and is thrown away first: a notice of a
     /// link whose end was lost would bring it back. What arrives while the list is read comes after it.
-    fn resync(&self) -> io::Result<Vec<Link>> {
+    fn resync(&mut self) -> io::Result<Vec<Link>> {
         for _ in 0..DRAIN_LIMIT {
             match self.socket.recv_from_full() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 _ => {}
             }
         }
-        Netlink::new()?.links()
+        self.netlink.links()
     }
 }
 

@@ -8,7 +8,8 @@
 //! it again. That can only be done from inside; a helper thread does it, and this descriptor does keep the
 //! namespace alive: whoever holds it must close it when the namespace's name goes.
 //!
-//! A tap becomes persistent only once it is in its place, so a crash half-way leaves nothing behind.
+//! A tap becomes persistent only once it is in its place: a crash half-way, or a step that fails there (the
+//! name was taken meanwhile, the MTU is out of range), leaves nothing behind.
 
 use crate::netlink::{Change, Link, Netlink};
 use crate::{netns, sys};
