@@ -4,12 +4,10 @@
 //! to the dataplane's indices. A command that cannot be carried out changes nothing and says why.
 
 use crossbeam_channel::Sender;
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use switchd_capture::{filter::Program, ring::Producer};
-use switchd_dataplane::{Direction, DropReason};
 use switchd_port::Port;
 use switchd_wire::MacAddr;
 
@@ -19,36 +17,101 @@ pub type Key = Arc<str>;
 pub use switchd_dataplane::{FdbRow, NetworkConfig, PortConfig, VlanMode};
 
 pub enum Command {
-    AddNetwork { name: Key, config: NetworkConfig },
-    SetNetwork { name: Key, config: NetworkConfig },
+    AddNetwork {
+        name: Key,
+        config: NetworkConfig,
+    },
+    SetNetwork {
+        name: Key,
+        config: NetworkConfig,
+    },
     /// Its ports were removed before.
-    RemoveNetwork { name: Key },
+    RemoveNetwork {
+        name: Key,
+    },
     /// A guest's port. Without a device it stands with its link down.
-    AddPort { name: Key, network: Key, config: PortConfig, device: Option<Box<dyn Port>> },
-    SetPort { name: Key, config: PortConfig },
-    RemovePort { name: Key },
+    AddPort {
+        name: Key,
+        network: Key,
+        config: PortConfig,
+        device: Option<Box<dyn Port>>,
+    },
+    SetPort {
+        name: Key,
+        config: PortConfig,
+    },
+    RemovePort {
+        name: Key,
+    },
     /// An uplink, shared by networks. `own` are the addresses of the interface itself.
-    AddUplink { name: Key, own: Vec<MacAddr>, mtu: u32, device: Option<Box<dyn Port>> },
-    RemoveUplink { name: Key },
-    JoinUplink { network: Key, uplink: Key, vid: Option<u16> },
-    LeaveUplink { network: Key, uplink: Key },
+    AddUplink {
+        name: Key,
+        own: Vec<MacAddr>,
+        mtu: u32,
+        device: Option<Box<dyn Port>>,
+    },
+    RemoveUplink {
+        name: Key,
+    },
+    JoinUplink {
+        network: Key,
+        uplink: Key,
+        vid: Option<u16>,
+    },
+    LeaveUplink {
+        network: Key,
+        uplink: Key,
+    },
     /// Gives a port or uplink another device (re-opened), or takes its device away.
-    SetDevice { port: Key, device: Option<Box<dyn Port>> },
+    SetDevice {
+        port: Key,
+        device: Option<Box<dyn Port>>,
+    },
     /// Carrier of a port or uplink. The link is up when there are both carrier and device.
-    SetCarrier { port: Key, carrier: bool },
+    SetCarrier {
+        port: Key,
+        carrier: bool,
+    },
     /// Addresses of the uplink's interface changed.
-    SetOwn { uplink: Key, own: Vec<MacAddr> },
-    AddMirror { name: Key, mirror: Box<Mirror> },
-    RemoveMirror { name: Key },
-    FdbAdd { network: Key, mac: MacAddr, vid: Option<u16>, port: Key },
+    SetOwn {
+        uplink: Key,
+        own: Vec<MacAddr>,
+    },
+    AddMirror {
+        name: Key,
+        mirror: Box<Mirror>,
+    },
+    RemoveMirror {
+        name: Key,
+    },
+    FdbAdd {
+        network: Key,
+        mac: MacAddr,
+        vid: Option<u16>,
+        port: Key,
+    },
     /// Static or learned.
-    FdbDelete { network: Key, mac: MacAddr, vid: Option<u16> },
-    Fdb { network: Key, reply: Sender<Vec<FdbRow<Key>>> },
-    Snapshot { reply: Sender<Snapshot> },
+    FdbDelete {
+        network: Key,
+        mac: MacAddr,
+        vid: Option<u16>,
+    },
+    Fdb {
+        network: Key,
+        reply: Sender<Vec<FdbRow<Key>>>,
+    },
+    Snapshot {
+        reply: Sender<Snapshot>,
+    },
     /// For a move to another worker: everything that the named networks (with all their ports, uplinks and
     /// mirrors) consist of.
-    Take { networks: Vec<Key>, reply: Sender<Shard> },
-    Put { shard: Box<Shard> },
+    Take {
+        networks: Vec<Key>,
+        reply: Sender<Shard>,
+    },
+    Put {
+        shard: Box<Shard>,
+    },
     Stop,
 }
 
@@ -141,19 +204,4 @@ pub struct MirrorSnapshot {
     pub filtered: u64,
     pub copied: u64,
     pub lost: u64,
-}
-
-/// Total drops by reason, for tests and `top`.
-pub fn drop_table(snapshot: &Snapshot) -> BTreeMap<(Key, Direction, DropReason), u64> {
-    let mut table = BTreeMap::new();
-    for port in &snapshot.ports {
-        for (direction, counters) in
-            [(Direction::Rx, &port.counters.dropped_in), (Direction::Tx, &port.counters.dropped_out)]
-        {
-            for (reason, frames) in counters.nonzero() {
-                table.insert((port.name.clone(), direction, reason), frames);
-            }
-        }
-    }
-    table
 }

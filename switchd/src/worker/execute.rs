@@ -1,8 +1,8 @@
 //! Commands, carried out between two bursts. One that cannot be carried out changes nothing.
 
 use super::command::{
-    Command, CommandError, Key, Mirror, MirrorSnapshot, NetworkConfig, NetworkSnapshot, Outcome,
-    PortConfig, PortSnapshot, Sink, Snapshot, Wanted,
+    Command, CommandError, Key, Mirror, MirrorSnapshot, NetworkConfig, NetworkSnapshot, Outcome, PortConfig,
+    PortSnapshot, Sink, Snapshot, Wanted,
 };
 use super::run::Worker;
 use super::table::{MirrorSlot, NetworkSlot, Place, PortSlot, Target};
@@ -227,6 +227,8 @@ impl Worker {
                         Interest::READABLE,
                     )
                     .map_err(|error| refused(format_args!("could not watch the device: {error}")))?;
+            } else {
+                self.unwatched.push(id);
             }
             if let Some(slot) = self.table.port_mut(id) {
                 slot.offloads = device.offloads();
@@ -252,6 +254,7 @@ impl Worker {
 
     pub(super) fn detach_device(&mut self, id: PortId) -> Option<Box<dyn Port>> {
         let device = self.table.port_mut(id)?.device.take()?;
+        self.unwatched.retain(|&port| port != id);
         if let Some(descriptor) = device.descriptor() {
             // A device that is gone may have left the watch already.
             let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor.as_raw_fd()));

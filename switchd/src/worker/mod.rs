@@ -21,7 +21,8 @@ mod rim;
 mod run;
 mod shard;
 mod table;
-
+#[cfg(test)]
+mod tests;
 
 use command::{Command, CommandError, Key, Notice, Outcome, Snapshot};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -61,22 +62,18 @@ pub struct Handle {
 }
 
 /// Starts a worker. It ends at `Command::Stop` or when every handle is gone.
-pub fn spawn(
-    options: Options,
-    notices: Box<dyn Fn(Notice) + Send>,
-) -> io::Result<(Handle, JoinHandle<()>)> {
+pub fn spawn(options: Options, notices: Box<dyn Fn(Notice) + Send>) -> io::Result<(Handle, JoinHandle<()>)> {
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
     let (commands, inbox): (_, Receiver<Envelope>) = bounded(COMMANDS);
-    let thread =
-        std::thread::Builder::new().name(format!("worker-{}", options.index)).spawn(move || {
-            if let Some(cpu) = options.cpu
-                && let Err(error) = switchd_port::sys::pin_to_cpu(cpu)
-            {
-                tracing::warn!(worker = options.index, cpu, %error, "could not pin the worker");
-            }
-            run::Worker::new(options, poll, inbox, notices).run();
-        })?;
+    let thread = std::thread::Builder::new().name(format!("worker-{}", options.index)).spawn(move || {
+        if let Some(cpu) = options.cpu
+            && let Err(error) = switchd_port::sys::pin_to_cpu(cpu)
+        {
+            tracing::warn!(worker = options.index, cpu, %error, "could not pin the worker");
+        }
+        run::Worker::new(options, poll, inbox, notices).run();
+    })?;
     Ok((Handle { index: options.index, commands, waker }, thread))
 }
 

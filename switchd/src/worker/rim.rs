@@ -110,12 +110,7 @@ impl Rim for WorkerRim<'_> {
 }
 
 /// Cuts a superframe for a port that cannot. The frame counts as sent when its first segment went out.
-fn send_segments(
-    device: &mut dyn Port,
-    frame: &Frame,
-    arena: &Arena,
-    finisher: &mut Finisher,
-) -> Transmit {
+fn send_segments(device: &mut dyn Port, frame: &Frame, arena: &Arena, finisher: &mut Finisher) -> Transmit {
     let Finisher { scratch, segment, arena: slots, .. } = finisher;
     let (mut sent, mut refusal) = (0u32, None);
     let cut = segmentation::segment(frame, arena, scratch, |bytes| {

@@ -19,6 +19,8 @@ use switchd_wire::frame::BURST;
 const EXPIRE_EVERY: u64 = 1_000_000_000;
 /// A part-filled capture buffer is handed over after this time.
 const CAPTURE_DELAY: u64 = 10_000_000;
+/// Between two looks at a port that has no descriptor.
+const LOOK_EVERY: u64 = 500_000;
 
 pub struct Worker {
     pub(super) options: Options,
@@ -33,6 +35,8 @@ pub struct Worker {
     /// Ports with frames to give, and the list of the next pass.
     pub(super) ready: Vec<PortId>,
     next: Vec<PortId>,
+    /// Ports without a descriptor to watch (in memory): looked at every [`LOOK_EVERY`].
+    pub(super) unwatched: Vec<PortId>,
     pace: Pace,
     started: Instant,
     expire_at: u64,
@@ -64,6 +68,7 @@ impl Worker {
             finisher: Finisher::new(),
             ready: Vec::new(),
             next: Vec::new(),
+            unwatched: Vec::new(),
             pace: Pace::new(options.busy_poll),
             started: Instant::now(),
             expire_at: EXPIRE_EVERY,
@@ -102,6 +107,9 @@ impl Worker {
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             other => other?,
+        }
+        for index in 0..self.unwatched.len() {
+            self.mark_ready(self.unwatched[index]);
         }
         let mut commands = false;
         for event in events.iter() {
@@ -166,9 +174,7 @@ impl Worker {
             return 0;
         };
         self.arena.begin();
-        let received = catch_unwind(AssertUnwindSafe(|| {
-            device.receive(&mut self.frames, &mut self.arena)
-        }));
+        let received = catch_unwind(AssertUnwindSafe(|| device.receive(&mut self.frames, &mut self.arena)));
         let received = match received {
             Ok(received) => received,
             Err(panic) => {
@@ -264,8 +270,9 @@ impl Worker {
     }
 
     fn time_to_timer(&self, now: u64) -> Option<Duration> {
-        let expire = (!self.table.networks.is_empty()).then_some(self.expire_at);
-        let next = [expire, self.capture_flush_at].into_iter().flatten().min()?;
+        let expire = self.dataplane.has_dynamic_addresses().then_some(self.expire_at);
+        let look = (!self.unwatched.is_empty()).then_some(now + LOOK_EVERY);
+        let next = [expire, look, self.capture_flush_at].into_iter().flatten().min()?;
         Some(Duration::from_nanos(next.saturating_sub(now)))
     }
 

@@ -6,131 +6,124 @@
 
 use super::command::{CommandError, Key, NetworkConfig, Outcome, Shard};
 use super::run::Worker;
-use super::table::{MirrorSlot, NetworkSlot, Place, PortSlot, Target};
-use switchd_dataplane::{NetworkExport, PortId, UplinkExport};
+use super::table::{MirrorSlot, Place, PortSlot, Target};
+use switchd_dataplane::{FdbRow, NetworkCounters, PortCounters, PortId};
 
 pub struct Contents {
     networks: Vec<Network>,
-    uplinks: Vec<(PortSlot, UplinkExport)>,
+    ports: Vec<(PortSlot, PortCounters)>,
     mirrors: Vec<MirrorSlot>,
 }
 
 struct Network {
     name: Key,
     config: NetworkConfig,
-    uplink: Option<Key>,
-    /// With the index that each had here.
-    guests: Vec<(PortId, PortSlot)>,
-    export: NetworkExport,
+    counters: NetworkCounters,
+    rows: Vec<FdbRow<Key>>,
 }
 
 impl Worker {
     pub(super) fn take(&mut self, names: &[Key]) -> Result<Shard, CommandError> {
-        let uplinks = self.uplinks_of(names)?;
-        let mirrors = self.mirrors_of(names);
+        let ids = self.members_alone(names)?;
+        let mirrors = self.mirrors_of(names, &ids);
         let mirrors = mirrors.iter().filter_map(|name| self.lift_mirror(name)).collect();
-        let now = self.now();
         let mut networks = Vec::new();
         for name in names {
-            let members = self.table.members(name);
-            let Some(slot) = self.table.networks.remove(name) else { continue };
-            self.table.network_names.remove(&slot.id);
-            let mut network = (Vec::new(), None);
-            for id in members {
-                match self.table.port(id).map(|slot| (&slot.place, &slot.name)) {
-                    Some((Place::Uplink { .. }, uplink)) => network.1 = Some(uplink.clone()),
-                    _ => network.0.extend(self.unplug(id).map(|slot| (id, slot))),
-                }
-            }
-            let Some(export) = self.dataplane.export_network(slot.id, now) else { continue };
-            let (guests, uplink) = network;
-            networks.push(Network { name: slot.name, config: slot.config, uplink, guests, export });
+            let rows = self.fdb_rows(name)?;
+            let id = self.table.network_id(name)?;
+            let counters = self.dataplane.network_counters(id);
+            let config = self.table.networks[name].config.clone();
+            networks.push(Network { name: name.clone(), config, counters, rows });
         }
-        let mut moved = Vec::new();
-        for id in uplinks {
-            if let (Some(slot), Some(export)) = (self.unplug(id), self.dataplane.export_uplink(id)) {
-                moved.push((slot, export));
+        let mut ports = Vec::new();
+        for &id in &ids {
+            let counters = self.dataplane.port_counters(id).clone();
+            let device = self.detach_device(id);
+            self.ready.retain(|&port| port != id);
+            self.dataplane.remove_port(id);
+            if let Some(mut slot) = self.table.remove_port(id) {
+                slot.device = device;
+                ports.push((slot, counters));
             }
         }
-        Ok(Shard(Box::new(Contents { networks, uplinks: moved, mirrors })))
+        for name in names {
+            self.remove_network(name)?;
+        }
+        Ok(Shard(Box::new(Contents { networks, ports, mirrors })))
     }
 
-    /// The uplinks of these networks; refused when one serves a network that is to stay.
-    fn uplinks_of(&self, names: &[Key]) -> Result<Vec<PortId>, CommandError> {
-        let mut uplinks = Vec::new();
+    /// All ports of these networks; refused when an uplink among them serves a network that is to stay.
+    fn members_alone(&self, names: &[Key]) -> Result<Vec<PortId>, CommandError> {
+        let mut ids = Vec::new();
         for name in names {
             self.table.network_id(name)?;
-            for id in self.table.members(name) {
-                let Some(PortSlot { name, place: Place::Uplink { joined, .. }, .. }) = self.table.port(id)
-                else {
-                    continue;
-                };
-                if let Some((other, _)) = joined.iter().find(|(network, _)| !names.contains(network)) {
-                    let text = format!("{name} also serves network {other}, which is to stay");
-                    return Err(CommandError::Refused(text));
-                }
-                uplinks.push(id);
+            ids.extend(self.table.members(name));
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        for &id in &ids {
+            let Some(PortSlot { name, place: Place::Uplink { joined, .. }, .. }) = self.table.port(id) else {
+                continue;
+            };
+            if let Some((other, _)) = joined.iter().find(|(network, _)| !names.contains(network)) {
+                let text = format!("{name} also serves network {other}, which is to stay");
+                return Err(CommandError::Refused(text));
             }
         }
-        uplinks.sort_unstable();
-        uplinks.dedup();
-        Ok(uplinks)
+        Ok(ids)
     }
 
-    fn mirrors_of(&self, names: &[Key]) -> Vec<Key> {
-        let ports: Vec<Key> = names
-            .iter()
-            .flat_map(|name| self.table.members(name))
-            .map(|id| self.table.port_name(id))
-            .collect();
+    fn mirrors_of(&self, networks: &[Key], ids: &[PortId]) -> Vec<Key> {
+        let ports: Vec<Key> = ids.iter().map(|&id| self.table.port_name(id)).collect();
         let moves = |mirror: &&MirrorSlot| {
             let target = matches!(&mirror.target, Target::Port(port) if ports.contains(port));
             target
-                || mirror.networks.iter().any(|(network, _)| names.contains(network))
+                || mirror.networks.iter().any(|(network, _)| networks.contains(network))
                 || mirror.ports.iter().any(|(port, _)| ports.contains(port))
         };
         self.table.mirrors.iter().flatten().filter(moves).map(|mirror| mirror.name.clone()).collect()
     }
 
-    /// Takes a port out of the table with its device; the dataplane still knows it.
-    fn unplug(&mut self, id: PortId) -> Option<PortSlot> {
-        let device = self.detach_device(id);
-        self.ready.retain(|&port| port != id);
-        let mut slot = self.table.remove_port(id)?;
-        slot.device = device;
-        Some(slot)
-    }
-
-    fn plug(&mut self, id: PortId, mut slot: PortSlot) -> Outcome {
-        let device = slot.device.take();
-        slot.ready = false;
-        self.table.insert_port(id, slot);
-        self.name_in_captures(id);
-        self.open_device(id, device)
-    }
-
     pub(super) fn put(&mut self, shard: Shard) -> Outcome {
-        let Contents { networks, uplinks, mirrors } = *shard.0;
-        for (slot, export) in uplinks {
-            let id = self.dataplane.import_uplink(export);
-            self.plug(id, slot)?;
+        let Contents { networks, ports, mirrors } = *shard.0;
+        for network in &networks {
+            self.add_network(network.name.clone(), network.config.clone())?;
+        }
+        for (slot, counters) in ports {
+            self.put_port(slot, counters)?;
         }
         let now = self.now();
-        for Network { name, config, uplink, guests, export } in networks {
-            let uplink = uplink.map(|uplink| self.table.port_id(&uplink)).transpose()?;
-            let imported = self.dataplane.import_network(export, uplink, now);
-            let id = imported.network;
-            self.table.network_names.insert(id, name.clone());
-            self.table.networks.insert(name.clone(), NetworkSlot { name, config, id });
-            for (old, slot) in guests {
-                if let Some(&(_, new)) = imported.ports.iter().find(|(was, _)| *was == old) {
-                    self.plug(new, slot)?;
-                }
+        for network in networks {
+            let id = self.table.network_id(&network.name)?;
+            for row in network.rows {
+                let Ok(port) = self.table.port_id(&row.port) else { continue };
+                let FdbRow { mac, vid, is_static, age, .. } = row;
+                self.dataplane.restore_address(id, FdbRow { mac, vid, port, is_static, age }, now);
             }
+            self.dataplane.restore_network_counters(id, network.counters);
         }
         for mirror in mirrors {
             self.place_mirror(mirror)?;
         }
+        Ok(())
+    }
+
+    fn put_port(&mut self, slot: PortSlot, counters: PortCounters) -> Outcome {
+        let PortSlot { name, place, device, carrier, unreadable, kernel_drops, .. } = slot;
+        let (place, joined) = match place {
+            Place::Uplink { own, joined } => (Place::Uplink { own, joined: Vec::new() }, joined),
+            guest => (guest, Vec::new()),
+        };
+        self.add_port(name.clone(), place, device)?;
+        for (network, vid) in joined {
+            self.join(network, &name, vid)?;
+        }
+        let id = self.table.port_id(&name)?;
+        if let Some(slot) = self.table.port_mut(id) {
+            (slot.carrier, slot.unreadable, slot.kernel_drops) = (carrier, unreadable, kernel_drops);
+        }
+        self.update_link(id);
+        self.dataplane.restore_port_counters(id, counters);
         Ok(())
     }
 }

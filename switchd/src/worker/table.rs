@@ -36,7 +36,11 @@ pub struct NetworkSlot {
 }
 
 pub enum Target {
-    Capture { ring: Producer, snaplen: u32, segment: bool },
+    Capture {
+        ring: Producer,
+        snaplen: u32,
+        segment: bool,
+    },
     /// The dataplane sends the copies.
     Port(Key),
 }
