@@ -13,6 +13,8 @@ pub mod filter;
 pub mod packet;
 pub mod pcapng;
 pub mod ring;
+pub mod writer;
 
 pub use filter::Program;
 pub use ring::{Consumer, Meta, Producer};
+pub use writer::{Writer, WriterHandle};

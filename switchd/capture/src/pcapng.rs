@@ -18,13 +18,13 @@
 //! disk is still there when the disk has room, before the first packet that needs it.
 
 use crate::ring::{Interface, Tally};
+use pcap_file::pcapng::PcapNgWriter;
 use pcap_file::pcapng::blocks::interface_description::{
     InterfaceDescriptionBlock, InterfaceDescriptionOption, InterfaceTsResolution,
 };
 use pcap_file::pcapng::blocks::interface_statistics::{InterfaceStatisticsBlock, InterfaceStatisticsOption};
 use pcap_file::pcapng::blocks::opt_common::CommonOption;
 use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeaderOption};
-use pcap_file::pcapng::PcapNgWriter;
 use pcap_file::{DataLink, Endianness};
 use std::time::Duration;
 
@@ -117,6 +117,8 @@ pub struct Section {
     blocks: PcapNgWriter<Vec<u8>>,
     /// The ring's number of an interface → its number in the section.
     ids: Vec<Option<u32>>,
+    /// The other way round.
+    interfaces: Vec<u32>,
     started: Duration,
 }
 
@@ -133,7 +135,7 @@ impl Section {
             ..SectionHeaderBlock::default()
         };
         let blocks = PcapNgWriter::with_section_header(Vec::new(), header).expect("a buffer takes all");
-        Section { blocks, ids: Vec::new(), started: Duration::from_nanos(now) }
+        Section { blocks, ids: Vec::new(), interfaces: Vec::new(), started: Duration::from_nanos(now) }
     }
 
     /// The section's number of an interface; its block is added when it is first asked for.
@@ -166,7 +168,13 @@ impl Section {
             self.ids.resize(index + 1, None);
         }
         self.ids[index] = Some(id);
+        self.interfaces.push(interface);
         id
+    }
+
+    /// The ring's number of an interface of the section.
+    pub fn interface(&self, id: u32) -> u32 {
+        self.interfaces.get(id as usize).copied().unwrap_or_default()
     }
 
     /// Control blocks that are to be written before anything else. Empty it when that is done.
@@ -174,22 +182,25 @@ impl Section {
         self.blocks.get_mut()
     }
 
-    /// Adds a statistics block for every interface with something to tell to `pending`. `now` in
-    /// nanoseconds of the real-time clock.
-    pub fn statistics(
-        &mut self,
-        accounts: &Accounts,
-        about: &About,
-        now: u64,
-        name: impl Fn(u32) -> Interface,
-    ) {
+    /// Adds the blocks of interfaces that have something to tell and were not described yet.
+    pub fn describe_all(&mut self, accounts: &Accounts, about: &About, name: impl Fn(u32) -> Interface) {
+        for (index, account) in accounts.0.iter().enumerate() {
+            if account.counts != Counts::default() {
+                self.id(index as u32, about, || name(index as u32));
+            }
+        }
+    }
+
+    /// Adds a statistics block for every described interface with something to tell. `now` in nanoseconds of
+    /// the real-time clock.
+    pub fn statistics(&mut self, accounts: &Accounts, now: u64) {
         let now = Duration::from_nanos(now);
         for (index, account) in accounts.0.iter().enumerate() {
             let counts = account.counts;
+            let Some(&Some(id)) = self.ids.get(index) else { continue };
             if counts == Counts::default() {
                 continue;
             }
-            let id = self.id(index as u32, about, || name(index as u32));
             let accepted = counts.written + counts.lost;
             let block = InterfaceStatisticsBlock {
                 interface_id: id,
@@ -280,7 +291,8 @@ mod tests {
         }
         accounts.tally(&Tally { interface: 7, filtered: 10, lost: 3 });
         accounts.tally(&Tally { interface: 0, filtered: 0, lost: 4 });
-        section.statistics(&accounts, &about, 1_700_000_001_000_000_456, named);
+        section.describe_all(&accounts, &about, named);
+        section.statistics(&accounts, 1_700_000_001_000_000_456);
         assert_eq!(
             outline(section.pending()),
             [
