@@ -24,6 +24,13 @@ mod validate;
 mod value;
 mod words;
 
+#[cfg(test)]
+mod file_tests;
+#[cfg(test)]
+mod plan_tests;
+#[cfg(test)]
+mod testing;
+
 pub use export::export;
 pub use file::parse_toml;
 pub use plan::{Step, plan};

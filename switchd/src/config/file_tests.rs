@@ -1,0 +1,291 @@
+//! Files as people write them, and what they are told.
+
+use super::testing::{CAPTURES, desired};
+use super::{MAX_PROBLEMS, MAX_TEXT, Report, export, parse_toml};
+use proptest::prelude::*;
+use std::path::Path;
+use switchd_api::model::{Admin, Desired, Kind, MirrorDirection};
+
+fn parse(text: &str) -> Result<Desired, Report> {
+    parse_toml(text, "some.toml", Path::new(CAPTURES))
+}
+
+/// Each problem as text.
+fn refused(text: &str) -> Vec<String> {
+    let report = parse(text).expect_err("it is refused");
+    report.problems().iter().map(|problem| format!("{problem}")).collect()
+}
+
+#[test]
+fn every_key_is_read() {
+    let text = r#"
+[network.office]
+kind = "bridged"
+uplink = "eth0"
+vlan = 20
+mtu = 9_000
+ageing = 0x20
+mac-limit = 100
+fdb."02:00:00:00:00:01" = "uplink:eth0"
+fdb."02:00:00:00:00:01@5" = "vm1"
+[port.vm1]
+network = "office"
+tap = "vm1.0"
+netns = "guest"
+mac = "02:00:00:00:00:07"
+vlan = "trunk=10,20,native=1"
+admin = "down"
+mac-limit = 4
+[port.pc]
+network = "office"
+netdev = "eth1"
+[mirror.forensics]
+source = ["network:office", "port:vm1", "port:uplink:eth0"]
+direction = "tx"
+to = "pcap:lab.pcapng"
+filter = "tcp"
+snaplen = 128
+segment = true
+rotate-size = "10M"
+rotate-time = "1h"
+rotate-count = 5
+"#;
+    let desired = parse(text).unwrap_or_else(|report| panic!("{}", report.rendered()));
+    let office = &desired.network["office"];
+    assert_eq!((office.kind, office.uplink.as_deref(), office.vlan), (Kind::Bridged, Some("eth0"), Some(20)));
+    assert_eq!((office.mtu, office.ageing, office.mac_limit), (Some(9000), Some(32), Some(100)));
+    assert_eq!(office.fdb.len(), 2);
+    let vm1 = &desired.port["vm1"];
+    assert_eq!((vm1.tap.as_deref(), vm1.netns.as_deref()), (Some("vm1.0"), Some("guest")));
+    assert_eq!((vm1.admin, vm1.mac_limit), (Admin::Down, Some(4)));
+    assert_eq!(desired.port["pc"].netdev.as_deref(), Some("eth1"));
+    let mirror = &desired.mirror["forensics"];
+    assert_eq!(
+        (mirror.direction, mirror.snaplen, mirror.segment),
+        (Some(MirrorDirection::Tx), Some(128), true)
+    );
+    assert_eq!((mirror.rotate_size.as_deref(), mirror.rotate_count), (Some("10M"), Some(5)));
+    assert_eq!(parse("").unwrap(), Desired::default());
+}
+
+#[test]
+fn dotted_keys_and_inline_tables_are_the_same_model() {
+    let text = "network.lab.kind = \"isolated\"\n[port]\nvm1 = { network = \"lab\", tap = \"t\" }\r\n";
+    let desired = parse(text).unwrap();
+    assert_eq!(desired.port["vm1"].network.as_str(), "lab");
+}
+
+#[test]
+fn a_syntax_error_shows_its_place() {
+    let report = parse("[network.lab]\nkind = isolated\n").unwrap_err();
+    let text = report.to_string();
+    assert!(text.starts_with("some.toml:2:8: this is not TOML: "), "{text}");
+    assert!(report.rendered().contains("kind = isolated"), "{}", report.rendered());
+}
+
+#[test]
+fn several_syntax_errors_are_told_at_once() {
+    let problems = refused("a = = 1\n[network.lab\nb = \"x\n");
+    assert!(problems.len() >= 2, "{problems:?}");
+}
+
+#[test]
+fn a_duplicate_name_is_refused() {
+    let problems = refused("[network.lab]\nkind = \"isolated\"\n[network.lab]\nkind = \"isolated\"\n");
+    assert!(problems[0].contains("duplicate key"), "{problems:?}");
+}
+
+#[test]
+fn an_unknown_key_is_shown_with_what_was_meant() {
+    let report = parse("[network.lab]\nkind = \"isolated\"\nmtuu = 1500\n").unwrap_err();
+    assert_eq!(report.to_string(), "some.toml:3:1: network lab: mtuu: unknown key");
+    assert_eq!(report.help(), Some("did you mean mtu?"));
+    let drawn = report.rendered();
+    assert!(drawn.contains("some.toml:3:1") && drawn.contains("mtuu = 1500"), "{drawn}");
+    let report = parse("[network.lab]\nkind = \"isolated\"\nsubnet = \"10.0.0.0/24\"\n").unwrap_err();
+    assert_eq!(
+        report.help(),
+        Some("the keys of a network are kind, uplink, vlan, mtu, ageing, mac-limit or fdb")
+    );
+    let report = parse("[networks.lab]\nkind = \"isolated\"\n").unwrap_err();
+    assert_eq!(
+        (report.to_string().as_str(), report.help()),
+        ("some.toml:1:2: networks: unknown key", Some("did you mean network?"))
+    );
+    let report = parse("[bond.bond0]\nmode = \"lacp\"\n").unwrap_err();
+    assert_eq!(report.help(), Some("a file has [network.NAME], [port.NAME] or [mirror.NAME]"));
+}
+
+#[test]
+fn wrong_types_and_values_are_all_told() {
+    let text = r#"
+[network.lab]
+kind = "nat"
+mtu = "big"
+ageing = 5
+mac-limit = -1
+vlan = 4095
+[network.two]
+kind = 3
+uplink = ["eth0"]
+fdb = { "02:00:00:00:00:01" = 3 }
+[port.vm1]
+tap = 7
+vlan = true
+[mirror.m]
+source = "port:vm1"
+to = "port:vm1"
+segment = "yes"
+[mirror.n]
+source = ["port:vm1", 3]
+to = 1979-05-27
+direction = "in"
+"#;
+    assert_eq!(
+        refused(text),
+        [
+            r#"network lab: kind "nat": expected bridged or isolated"#,
+            "network lab: mtu: expected a whole number, found text",
+            "network lab: ageing 5: the ageing time in seconds is 10 to 1000000",
+            "network lab: mac-limit -1: the number of learned addresses is 1 to 1048576",
+            "network lab: vlan 4095: a VLAN ID is 1 to 4094",
+            r#"network two: kind: expected "bridged" or "isolated", found a whole number"#,
+            "network two: uplink: expected text in quotes, found a list",
+            "network two: fdb.02:00:00:00:00:01: expected the name of a port in quotes, found a whole number",
+            "port vm1: tap: expected text in quotes, found a whole number",
+            "port vm1: vlan: expected text in quotes, found true or false",
+            "port vm1: the key network is missing",
+            r#"mirror m: source: expected a list of texts, as in ["port:vm1"], found text"#,
+            "mirror m: segment: expected true or false, found text",
+            "mirror n: source.1: expected text in quotes, found a whole number",
+            "mirror n: to: expected text in quotes, found a date or time",
+            r#"mirror n: direction "in": expected rx, tx or both"#,
+        ]
+    );
+}
+
+#[test]
+fn shapes_that_are_no_objects() {
+    assert_eq!(
+        refused("network = 3\n"),
+        ["network: expected tables like [network.NAME], found a whole number"]
+    );
+    assert_eq!(
+        refused("[network]\nlab = 3\n"),
+        ["network lab: expected a table [network.lab], found a whole number"]
+    );
+    assert_eq!(refused("[[port]]\nname = \"x\"\n"), ["port: expected tables like [port.NAME], found a list"]);
+    let problems = refused("[network.lab]\n[mirror.m]\nto = \"pcap:x\"\n");
+    assert_eq!(problems, ["network lab: the key kind is missing", "mirror m: the key source is missing"]);
+}
+
+#[test]
+fn bad_names_are_refused_and_cannot_draw_on_the_terminal() {
+    for bad in ["Lab", "-lab", "../etc", "a b", "lab\\n", "\\u001b[31m", "ü", ""] {
+        let report = parse(&format!("[network.\"{bad}\"]\nkind = \"isolated\"\n")).unwrap_err();
+        assert!(report.to_string().ends_with(": not a usable name"), "{report}");
+        assert!(!report.rendered().contains('\u{1b}') && !report.to_string().contains('\n'));
+    }
+    let long = "a".repeat(33);
+    assert_eq!(refused(&format!("[network.{long}]\nkind = \"isolated\"\n")).len(), 1);
+    assert_eq!(
+        refused("[port.vm1]\nnetwork = \"../x\"\ntap = \"t\"\n"),
+        [
+            r#"port vm1: network "../x": a name has 1 to 32 characters of a-z 0-9 . _ -, a letter or digit first"#
+        ]
+    );
+}
+
+#[test]
+fn rules_between_objects_point_at_both_places() {
+    let text = "[network.a]\nkind = \"bridged\"\nuplink = \"eth0\"\nvlan = 7\n\
+                [network.b]\nkind = \"bridged\"\nuplink = \"eth0\"\nvlan = 7\n";
+    let report = parse(text).unwrap_err();
+    assert_eq!(
+        report.to_string(),
+        "some.toml:8:8: network b: vlan 7: network a has VLAN 7 of uplink eth0 already"
+    );
+    let drawn = report.rendered();
+    assert!(drawn.contains("the other one") && drawn.contains("here"), "{drawn}");
+}
+
+#[test]
+fn a_missing_reference_points_at_the_value() {
+    let report = parse("[network.lab]\nkind = \"isolated\"\n[port.vm1]\nnetwork = \"lob\"\ntap = \"t\"\n")
+        .unwrap_err();
+    assert_eq!(report.to_string(), "some.toml:4:11: port vm1: network \"lob\": there is no such network");
+    assert_eq!(report.help(), Some("did you mean \"lab\"?"));
+    let text = "[network.lab]\nkind = \"isolated\"\n[mirror.m]\nsource = [\"network:lab\", \"port:x\"]\nto = \"pcap:x\"\n";
+    assert_eq!(
+        parse(text).unwrap_err().to_string(),
+        "some.toml:4:26: mirror m: source.1 \"port:x\": there is no such port"
+    );
+}
+
+#[test]
+fn a_broken_object_is_not_blamed_twice_and_its_users_not_at_all() {
+    let text = "[network.lab]\nkind = \"nat\"\n[port.vm1]\nnetwork = \"lab\"\ntap = \"t\"\n[port.vm2]\nnetwork = \"gone\"\ntap = \"u\"\n";
+    assert_eq!(
+        refused(text),
+        [
+            "network lab: kind \"nat\": expected bridged or isolated",
+            "port vm2: network \"gone\": there is no such network"
+        ]
+    );
+}
+
+#[test]
+fn the_number_of_problems_told_is_bounded() {
+    let text: String = (0..100).map(|n| format!("[network.n{n}]\nkind = \"nat\"\n")).collect();
+    let report = parse(&text).unwrap_err();
+    assert_eq!(report.problems().len(), MAX_PROBLEMS);
+    assert!(report.to_string().ends_with("(and 99 more)"), "{report}");
+    assert!(report.rendered().ends_with("and 80 more\n"));
+}
+
+#[test]
+fn big_and_deep_texts_are_refused_quickly() {
+    let report = parse(&" ".repeat(MAX_TEXT + 1)).unwrap_err();
+    assert!(report.to_string().contains("a configuration has at most 1048576 bytes, this one has 1048577"));
+    for piece in ["[", "{a=", "a.", "[[", "\n=", "\"", "[network.\"\u{1b}\"]\n"] {
+        let text = piece.repeat(MAX_TEXT / piece.len());
+        assert!(parse(&text).unwrap_err().rendered().len() < 100_000, "{piece:?}");
+        assert!(parse(&format!("x = {text}")).is_err(), "{piece:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn export_reads_back_as_the_same(desired in desired()) {
+        let text = export(&desired);
+        match parse(&text) {
+            Ok(again) => prop_assert_eq!(&again, &desired),
+            Err(report) => prop_assert!(false, "{}", report.rendered()),
+        }
+        // serde reads the same out of it, and the text is canonical.
+        prop_assert_eq!(&toml::from_str::<Desired>(&text).unwrap(), &desired);
+        prop_assert_eq!(export(&parse(&text).unwrap()), text);
+    }
+
+    #[test]
+    fn no_text_panics(text in "(\\[|\\]|\\.|=|\"|\n|network|port|mirror|lab|kind|vlan|source|[ -~é\u{1b}]){0,60}") {
+        if let Err(report) = parse(&text) {
+            let drawn = report.rendered();
+            prop_assert!(!drawn.contains(0x1b as char), "it has an escape");
+        }
+    }
+
+    #[test]
+    fn no_damage_to_a_good_file_panics(desired in desired(), at: prop::sample::Index, byte in 1u8..0x80) {
+        let mut bytes = export(&desired).into_bytes();
+        if !bytes.is_empty() {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Ok(text) = String::from_utf8(bytes) {
+            let _ = parse(&text);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Valid configurations at random, for property tests.
+
+use super::validate;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::path::Path;
+use switchd_api::model::{Admin, Desired, Kind, MirrorDirection, MirrorSpec, NetworkSpec, PortSpec};
+use switchd_api::name::Name;
+
+pub const CAPTURES: &str = "/var/lib/switchd/captures";
+
+pub fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+pub fn check(desired: &Desired) -> bool {
+    validate(desired, Path::new(CAPTURES)).is_ok()
+}
+
+/// Few names and values, so that two of them have much in common and much to quarrel about.
+pub fn desired() -> impl Strategy<Value = Desired> {
+    let parts = (
+        prop::collection::vec(network(), 0..5),
+        prop::collection::vec(port(), 0..8),
+        prop::collection::vec((0..4u8, 0..3u8, 0..3u16, 0..7u8), 0..5),
+        prop::collection::vec(mirror(), 0..4),
+    );
+    parts.prop_map(|(networks, ports, statics, mirrors)| {
+        let mut desired = Desired::default();
+        for (name, spec) in networks {
+            add(&mut desired, |desired| {
+                desired.network.insert(name, spec);
+            });
+        }
+        for (name, spec) in ports {
+            add(&mut desired, |desired| {
+                desired.port.insert(name, spec);
+            });
+        }
+        for (network, mac, vid, port) in statics {
+            add(&mut desired, |desired| {
+                let port = if port == 6 { "uplink:u0".to_owned() } else { format!("p{port}") };
+                let key = match vid {
+                    0 => format!("02:00:00:00:00:0{mac}"),
+                    vid => format!("02:00:00:00:00:0{mac}@{vid}"),
+                };
+                if let Some(spec) = desired.network.get_mut(format!("n{network}").as_str()) {
+                    spec.fdb.insert(key, port);
+                }
+            });
+        }
+        for (name, spec) in mirrors {
+            add(&mut desired, |desired| {
+                desired.mirror.insert(name, spec);
+            });
+        }
+        desired
+    })
+}
+
+/// Takes the change if the result is valid.
+fn add(desired: &mut Desired, change: impl FnOnce(&mut Desired)) {
+    let mut changed = desired.clone();
+    change(&mut changed);
+    if check(&changed) {
+        *desired = changed;
+    }
+}
+
+fn network() -> impl Strategy<Value = (Name, NetworkSpec)> {
+    let uplink = prop::option::of(0..2u8);
+    let numbers = (prop::option::of(1..4u16), prop::option::of(68..72u16), prop::option::of(10..12u32));
+    (0..4u8, uplink, numbers, prop::option::of(1..3u32)).prop_map(|(number, uplink, numbers, mac_limit)| {
+        let (vlan, mtu, ageing) = numbers;
+        let spec = NetworkSpec {
+            kind: if uplink.is_some() || number == 3 { Kind::Bridged } else { Kind::Isolated },
+            vlan: vlan.filter(|_| uplink.is_some()),
+            uplink: uplink.map(|number| format!("u{number}")),
+            mtu,
+            ageing,
+            mac_limit,
+            fdb: BTreeMap::new(),
+        };
+        (name(&format!("n{number}")), spec)
+    })
+}
+
+fn port() -> impl Strategy<Value = (Name, PortSpec)> {
+    let device = (0..3u8, 0..4u8, prop::sample::select(vec!["", "\"'\\#", "é"]));
+    let vlan = prop::option::of(prop::sample::select(vec!["access=1", "trunk=1-3,native=2"]));
+    (0..6u8, 0..4u8, device, vlan, any::<bool>(), prop::option::of(0..3u8)).prop_map(
+        |(number, network, (kind, device, odd), vlan, down, small)| {
+            let spec = PortSpec {
+                network: name(&format!("n{network}")),
+                tap: (kind < 2).then(|| format!("t{device}{odd}")),
+                netns: (kind == 1).then(|| format!("ns{odd}")),
+                netdev: (kind == 2).then(|| format!("u{device}")),
+                mac: small.filter(|_| kind < 2).map(|octet| format!("02:00:00:00:01:0{octet}")),
+                vlan: vlan.map(str::to_owned),
+                admin: if down { Admin::Down } else { Admin::Up },
+                mac_limit: small.map(|small| u32::from(small) + 1),
+            };
+            (name(&format!("p{number}")), spec)
+        },
+    )
+}
+
+fn mirror() -> impl Strategy<Value = (Name, MirrorSpec)> {
+    let ends = vec!["port:p0", "port:p1", "port:p2", "network:n0", "network:n1", "port:uplink:u0"];
+    let source = prop::sample::subsequence(ends, 1..4);
+    let to = prop::sample::select(vec!["pcap:a.pcapng", "pcap:b/ü \"c\".pcapng", "port:p3", "port:p4"]);
+    let direction = prop::sample::select(vec![None, Some(MirrorDirection::Tx), Some(MirrorDirection::Both)]);
+    (0..3u8, source, to, direction, any::<bool>()).prop_map(|(number, source, to, direction, file)| {
+        let file = file && to.starts_with("pcap:");
+        let spec = MirrorSpec {
+            source: source.into_iter().map(str::to_owned).collect(),
+            direction,
+            to: to.to_owned(),
+            filter: file.then(|| "tcp port 80 and not host \"x\"".to_owned()),
+            snaplen: file.then_some(128),
+            segment: file,
+            rotate_size: file.then(|| "10M".to_owned()),
+            rotate_time: None,
+            rotate_count: file.then_some(3),
+        };
+        (name(&format!("m{number}")), spec)
+    })
+}
