@@ -1,0 +1,33 @@
+# Exact frames through a packet socket: `send IF` reads lines of hex, `listen IF` prints them, with the tag
+# that the kernel stripped put back. Only what others sent is printed. One line "ready" comes first.
+import socket, struct, sys, time
+mode, name = sys.argv[1], sys.argv[2]
+if mode == "send":
+    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    s.bind((name, 0))
+    gap = float(sys.argv[3]) if len(sys.argv) > 3 else 0
+    for line in sys.stdin:
+        s.send(bytes.fromhex(line.strip()))
+        if gap:
+            time.sleep(gap)
+else:
+    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    s.setsockopt(263, 8, 1)           # PACKET_AUXDATA
+    s.setsockopt(263, 23, 1)          # PACKET_IGNORE_OUTGOING
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE if hasattr(socket, "SO_RCVBUFFORCE") else 33, 1 << 26)
+    s.bind((name, 3))                 # ETH_P_ALL
+    print("ready", flush=True)
+    while True:
+        try:
+            data, control, _, address = s.recvmsg(1 << 17, 256)
+        except OSError:
+            break
+        if address[2] == 4:           # PACKET_OUTGOING
+            continue
+        for level, kind, aux in control:
+            if level == 263 and kind == 8:
+                status, _, _, _, _, tci, tpid = struct.unpack("IIIHHHH", aux[:20])
+                if status & 0x10:     # TP_STATUS_VLAN_VALID
+                    tpid = tpid if status & 0x40 else 0x8100
+                    data = data[:12] + struct.pack("!HH", tpid, tci) + data[12:]
+        print(data.hex(), flush=True)
