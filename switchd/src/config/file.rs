@@ -58,12 +58,27 @@ fn syntax(file: &str, text: &str, first: toml::de::Error) -> Report {
     let more = errors.len().saturating_sub(MAX_PROBLEMS);
     errors.truncate(MAX_PROBLEMS);
     let problems = errors.into_iter().map(|error| {
-        let labels = error.span().map(|span| Label { span: inside(text, span), text: "here" });
+        let span = error.span().map(|span| inside(text, span));
         // The parser's messages may span lines.
         let message = error.message().lines().collect::<Vec<_>>().join(", ");
-        (Problem::new(&[], format!("this is not TOML: {message}")), labels.into_iter().collect())
+        let problem = match span.clone().and_then(|span| bare_word(text, span)) {
+            Some(word) => {
+                Problem::new(&[], "this is not TOML: text stands in quotes").help(format!("write {word:?}"))
+            }
+            None => Problem::new(&[], format!("this is not TOML: {message}")),
+        };
+        (problem, span.map(|span| Label { span, text: "here" }).into_iter().collect())
     });
     Report::new(file, text, problems.collect(), more)
+}
+
+/// A value that lacks its quotes: the parser would tell of numbers.
+fn bare_word(text: &str, span: Range<usize>) -> Option<&str> {
+    let before = text[..span.start].trim_end_matches([' ', '\t']);
+    let word = &text[span];
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._:=-".contains(c);
+    let worded = word.starts_with(|c: char| c.is_ascii_alphabetic()) && word.chars().all(plain);
+    (before.ends_with('=') && worded && word.len() <= 80).then_some(word)
 }
 
 /// The span cut to the text and to whole characters.
@@ -288,16 +303,15 @@ impl Reader {
     }
 
     fn concerns_spoiled(&self, problem: &Problem) -> bool {
-        let spoiled = |path: &Vec<String>| {
-            path.len() >= 2 && self.spoiled.contains(&(path[0].clone(), path[1].clone()))
-        };
-        spoiled(&problem.path) || problem.also.as_ref().is_some_and(spoiled)
+        let spoiled =
+            |path: &[String]| path.len() >= 2 && self.spoiled.contains(&(path[0].clone(), path[1].clone()));
+        spoiled(&problem.path) || problem.also.as_deref().is_some_and(spoiled)
     }
 
     fn labels(&self, problem: &Problem) -> Vec<Label> {
         let at_value = problem.value.is_some() && problem.path.len() > 2;
         let first = self.place(&problem.path, at_value).map(|span| Label { span, text: "here" });
-        let second = problem.also.as_ref().and_then(|path| self.place(path, true));
+        let second = problem.also.as_deref().and_then(|path| self.place(path, true));
         let second = second.map(|span| Label { span, text: "the other one" });
         first.into_iter().chain(second).collect()
     }

@@ -79,8 +79,16 @@ fn dotted_keys_and_inline_tables_are_the_same_model() {
 fn a_syntax_error_shows_its_place() {
     let report = parse("[network.lab]\nkind = isolated\n").unwrap_err();
     let text = report.to_string();
-    assert!(text.starts_with("some.toml:2:8: this is not TOML: "), "{text}");
+    assert_eq!(text, "some.toml:2:8: this is not TOML: text stands in quotes");
+    assert_eq!(report.help(), Some("write \"isolated\""));
     assert!(report.rendered().contains("kind = isolated"), "{}", report.rendered());
+}
+
+#[test]
+fn other_syntax_errors_keep_the_parsers_words() {
+    let report = parse("[network.lab]\nmtu = 15 00\n").unwrap_err();
+    assert!(report.to_string().starts_with("some.toml:2:"), "{report}");
+    assert!(report.to_string().contains("this is not TOML: ") && report.help().is_none(), "{report}");
 }
 
 #[test]

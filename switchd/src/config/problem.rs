@@ -14,7 +14,7 @@ pub struct Problem {
     /// What to do.
     pub help: Option<String>,
     /// The other place, when two contradict each other.
-    pub also: Option<Vec<String>>,
+    pub also: Option<Box<[String]>>,
     pub code: ErrorCode,
 }
 

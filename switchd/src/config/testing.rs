@@ -20,10 +20,10 @@ pub fn check(desired: &Desired) -> bool {
 /// Few names and values, so that two of them have much in common and much to quarrel about.
 pub fn desired() -> impl Strategy<Value = Desired> {
     let parts = (
-        prop::collection::vec(network(), 0..5),
-        prop::collection::vec(port(), 0..8),
-        prop::collection::vec((0..4u8, 0..3u8, 0..3u16, 0..7u8), 0..5),
-        prop::collection::vec(mirror(), 0..4),
+        prop::collection::vec(network(), 0..9),
+        prop::collection::vec(port(), 0..18),
+        prop::collection::vec((0..4u8, 0..3u8, 0..3u16, 0..7u8), 0..16),
+        prop::collection::vec(mirror(), 0..12),
     );
     parts.prop_map(|(networks, ports, statics, mirrors)| {
         let mut desired = Desired::default();
@@ -107,7 +107,7 @@ fn port() -> impl Strategy<Value = (Name, PortSpec)> {
 
 fn mirror() -> impl Strategy<Value = (Name, MirrorSpec)> {
     let ends = vec!["port:p0", "port:p1", "port:p2", "network:n0", "network:n1", "port:uplink:u0"];
-    let source = prop::sample::subsequence(ends, 1..4);
+    let source = prop::sample::subsequence(ends, 1..3);
     let to = prop::sample::select(vec!["pcap:a.pcapng", "pcap:b/ü \"c\".pcapng", "port:p3", "port:p4"]);
     let direction = prop::sample::select(vec![None, Some(MirrorDirection::Tx), Some(MirrorDirection::Both)]);
     (0..3u8, source, to, direction, any::<bool>()).prop_map(|(number, source, to, direction, file)| {
