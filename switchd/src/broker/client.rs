@@ -51,8 +51,8 @@ impl BrokerClient {
 
     pub fn open_netdev(&self, request: NetdevRequest) -> Result<NetdevGrant, Refused> {
         match self.call(Request::OpenNetdev(request))? {
-            (Reply::Netdev { index, macs, mtu, carrier, mark }, Some(fd)) => {
-                Ok(NetdevGrant { fd, index, macs, mtu, carrier, mark })
+            (Reply::Netdev { index, macs, mtu, carrier }, Some(fd)) => {
+                Ok(NetdevGrant { fd, index, macs, mtu, carrier })
             }
             other => Err(unexpected(&other.0)),
         }
@@ -66,10 +66,16 @@ impl BrokerClient {
     /// Opens a file beneath the capture directory for appending, with its folders made.
     pub fn open_capture(&self, path: &str) -> Result<CaptureGrant, Refused> {
         match self.call(Request::OpenCapture { path: path.into() })? {
-            (Reply::Capture { path, existed, len }, Some(fd)) => {
-                Ok(CaptureGrant { fd, path, existed, len })
-            }
+            (Reply::Capture { path, existed, len }, Some(fd)) => Ok(CaptureGrant { fd, path, existed, len }),
             other => Err(unexpected(&other.0)),
+        }
+    }
+
+    /// Numbers of the rotated files of the capture `path` that exist (at most 16384 of them).
+    pub fn capture_numbers(&self, path: &str) -> Result<Vec<u32>, Refused> {
+        match self.call(Request::CaptureNumbers { path: path.into() })?.0 {
+            Reply::Numbers(numbers) => Ok(numbers),
+            other => Err(unexpected(&other)),
         }
     }
 
@@ -81,8 +87,7 @@ impl BrokerClient {
     /// Releases everything that an earlier dataplane held and that is not named here: taps are deleted,
     /// interfaces go back to the host.
     pub fn retain(&self, taps: &[(String, Option<String>)], netdevs: &[String]) -> Result<(), Refused> {
-        let parts =
-            taps.len().div_ceil(RETAIN_PART).max(netdevs.len().div_ceil(RETAIN_PART)).max(1);
+        let parts = taps.len().div_ceil(RETAIN_PART).max(netdevs.len().div_ceil(RETAIN_PART)).max(1);
         for part in 0..parts {
             self.done(Request::Retain {
                 taps: taps.chunks(RETAIN_PART).nth(part).unwrap_or_default().to_vec(),
@@ -128,8 +133,7 @@ impl BrokerClient {
         let number = line.number;
         channel::send(&line.socket, &Numbered { number, body: request }, &[], true).map_err(broken)?;
         loop {
-            let (reply, fds) =
-                channel::receive::<Numbered<Reply>>(&line.socket, true).map_err(broken)?;
+            let (reply, fds) = channel::receive::<Numbered<Reply>>(&line.socket, true).map_err(broken)?;
             match (reply.number == number, reply.body) {
                 (true, Reply::Refused(refused)) => return Err(refused),
                 (true, body) => return Ok((body, fds.into_iter().next())),

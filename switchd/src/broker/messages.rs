@@ -80,8 +80,6 @@ pub struct NetdevGrant {
     pub macs: Vec<[u8; 6]>,
     pub mtu: u32,
     pub carrier: bool,
-    /// Mark that the dataplane's own sends carry (host guard); 0: none.
-    pub mark: u32,
 }
 
 #[derive(Debug)]
@@ -119,8 +117,15 @@ pub struct Hello {
     pub rootless: bool,
     /// Who the dataplane shall be; absent: the user it is.
     pub identity: Option<Identity>,
-    /// Owner of the control socket, for the access rule: (uid, gid).
-    pub socket_owner: (u32, u32),
+    pub socket: SocketAccess,
+}
+
+/// The control socket's own access rights.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SocketAccess {
+    pub owner: u32,
+    pub group: u32,
+    pub mode: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -165,6 +170,10 @@ pub enum Request {
     RemoveCapture {
         path: String,
     },
+    /// Numbers of the rotated files of a capture.
+    CaptureNumbers {
+        path: String,
+    },
     /// Everything that is not named is released. `more`: another part of the list follows.
     Retain {
         taps: Vec<(String, Option<String>)>,
@@ -187,10 +196,11 @@ pub enum Reply {
     Refused(Refused),
     Done,
     Tap { reattached: bool, index: u32 },
-    Netdev { index: u32, macs: Vec<[u8; 6]>, mtu: u32, carrier: bool, mark: u32 },
+    Netdev { index: u32, macs: Vec<[u8; 6]>, mtu: u32, carrier: bool },
     Capture { path: PathBuf, existed: bool, len: u64 },
     Link(LinkInfo),
     Counters(BTreeMap<String, u64>),
+    Numbers(Vec<u32>),
 }
 
 /// Second socket, from the broker only.
@@ -198,7 +208,15 @@ pub enum Reply {
 pub enum Notice {
     /// An interface of the broker's namespace that was asked for. `gone`: it is no more (or has another
     /// name now); the descriptor that was granted for it is dead.
-    Link { name: String, index: u32, up: bool, carrier: bool, mac: Option<[u8; 6]>, mtu: u32, gone: bool },
+    Link {
+        name: String,
+        index: u32,
+        up: bool,
+        carrier: bool,
+        mac: Option<[u8; 6]>,
+        mtu: u32,
+        gone: bool,
+    },
     NetnsAppeared(String),
     /// Close every descriptor that leads into it, or it stays alive.
     NetnsGone(String),

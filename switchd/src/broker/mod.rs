@@ -10,11 +10,45 @@
 //! and what arrived in between waits in the queues. When the broker ends, the dataplane ends; the taps are
 //! persistent and stay.
 
+mod captures;
 pub mod channel;
+mod child;
 pub mod client;
+mod devices;
+mod grants;
+mod links;
 pub mod messages;
+mod names;
+mod netns;
+mod place;
+mod run;
+
+#[cfg(test)]
+mod tests;
 
 pub use client::BrokerClient;
 pub use messages::{
     CaptureGrant, Hello, LinkInfo, NetdevGrant, NetdevRequest, Notice, Refused, Role, TapGrant, TapRequest,
 };
+pub use run::run;
+
+use crate::args::{Daemon, Surroundings};
+use anyhow::Context;
+use std::process::ExitCode;
+
+/// `--check`: reads the `--config` file and reports.
+pub fn check(daemon: &Daemon) -> anyhow::Result<ExitCode> {
+    let options = daemon.options(&Surroundings::look()?)?;
+    let path = options.config.context("--check needs --config FILE")?;
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read --config {path:?}"))?;
+    match crate::config::parse_toml(&text, &path.display().to_string(), &options.capture_dir) {
+        Ok(_) => {
+            println!("{}: good", path.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(report) => {
+            eprintln!("{report:?}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}

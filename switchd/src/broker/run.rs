@@ -1,0 +1,263 @@
+//! The broker's loop: signals, requests, link and namespace changes, the dataplane's life and death.
+//!
+//! ```text
+//!            ┌──────────── died: at once, or after a pause ────────────┐
+//!   start ─► Starting ──Ready──► Serving ──SIGTERM, SIGINT, SIGHUP──► Ending ──► exit 0
+//!            └─ died before it ever was ready: exit 1
+//! ```
+//! While no dataplane runs, grants wait: nothing is asked. Link and namespace changes are read all the same,
+//! so that no copy of a descriptor keeps a deleted namespace alive.
+
+use super::captures::Captures;
+use super::child::{Backoff, Dataplane};
+use super::devices::Devices;
+use super::grants::Grants;
+use super::messages::{Hello, Identity, Notice, Options, SocketAccess};
+use super::place::{self, Place};
+use crate::args::{Daemon, Surroundings};
+use anyhow::Context;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
+use sd_notify::NotifyState;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long the dataplane may take to end in order (captures are written out).
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs the daemon until it is told to end. The error says why it could not start.
+pub fn run(daemon: &Daemon) -> anyhow::Result<ExitCode> {
+    let around = Surroundings::look()?;
+    let options = daemon.options(&around)?;
+    // Before anything is touched, so that a wrong file or name changes nothing.
+    let config = match &options.config {
+        Some(path) => Some(File::open(path).with_context(|| format!("cannot read --config {path:?}"))?),
+        None => None,
+    };
+    let identity = place::identity(around.rootless, daemon.user.as_deref())?;
+    let group = place::socket_group(around.rootless, daemon.socket_group.as_deref())?;
+    let signals = block_signals()?;
+    raise_file_limit();
+    let place = Place::prepare(&options, identity, daemon.socket_mode, group)?;
+    let grants = Grants {
+        devices: Devices::new().context("cannot ask the kernel about interfaces")?,
+        captures: Captures::new(options.capture_dir.clone(), group),
+    };
+    Broker {
+        hello: hello(options, identity, around.rootless, place.socket.access),
+        config,
+        place,
+        signals,
+        grants,
+        dataplane: None,
+        backoff: Backoff::default(),
+        start_at: Some(Instant::now()),
+        ending: None,
+        served_once: false,
+    }
+    .run()
+}
+
+fn hello(options: Options, identity: Option<Identity>, rootless: bool, socket: SocketAccess) -> Hello {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Hello {
+        options,
+        broker_pid: std::process::id(),
+        restarts: 0,
+        started: since_epoch.as_nanos() as u64,
+        rootless,
+        identity,
+        socket,
+    }
+}
+
+/// The signals come through a descriptor. A SIGHUP that our starter ignores (nohup) stays ignored.
+fn block_signals() -> anyhow::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD] {
+        set.add(signal);
+    }
+    if !is_ignored(Signal::SIGHUP) {
+        set.add(Signal::SIGHUP);
+    }
+    set.thread_block()?;
+    Ok(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
+}
+
+fn is_ignored(signal: Signal) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & (1 << (signal as i32 - 1)) != 0)
+}
+
+/// A descriptor a port, a copy here and one there: the soft limit of 1024 would end at some hundred ports.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+struct Broker {
+    hello: Hello,
+    config: Option<File>,
+    place: Place,
+    signals: SignalFd,
+    grants: Grants,
+    dataplane: Option<Dataplane>,
+    backoff: Backoff,
+    start_at: Option<Instant>,
+    /// Told to end: what is left by then is killed.
+    ending: Option<Instant>,
+    served_once: bool,
+}
+
+impl Broker {
+    fn run(mut self) -> anyhow::Result<ExitCode> {
+        let code = loop {
+            let now = Instant::now();
+            if self.ending.is_none() && self.start_at.is_some_and(|at| at <= now) {
+                self.start(now)?;
+            }
+            if let (Some(by), Some(dataplane)) = (self.ending, &mut self.dataplane)
+                && by <= now
+            {
+                tracing::warn!("the dataplane did not end within {} s and is killed", GRACE.as_secs());
+                dataplane.kill();
+                self.ending = Some(now + GRACE);
+            }
+            self.wait(now)?;
+            self.read_signals();
+            self.serve();
+            self.follow();
+            if let Some(code) = self.bury() {
+                break code;
+            }
+        };
+        if code == ExitCode::SUCCESS {
+            self.grants.devices.end();
+        }
+        drop(self.place);
+        Ok(code)
+    }
+
+    fn start(&mut self, now: Instant) -> anyhow::Result<()> {
+        self.start_at = None;
+        if let Some(config) = &mut self.config {
+            // The offset is shared with the copies that earlier dataplanes read from.
+            std::io::Seek::rewind(config)?;
+        }
+        let mut fds = vec![self.place.socket.listener.as_fd()];
+        fds.extend(self.config.as_ref().map(AsFd::as_fd));
+        match Dataplane::start(&self.hello, &fds, now) {
+            Ok(dataplane) => {
+                tracing::debug!(pid = dataplane.pid(), restarts = self.hello.restarts, "dataplane started");
+                self.dataplane = Some(dataplane);
+                Ok(())
+            }
+            Err(error) if self.served_once => {
+                tracing::error!("the dataplane cannot be started: {error}");
+                self.start_at = Some(now + self.backoff.pause(Duration::ZERO));
+                Ok(())
+            }
+            Err(error) => Err(error).context("the dataplane process cannot be started"),
+        }
+    }
+
+    /// Sleeps until there is something to do.
+    fn wait(&self, now: Instant) -> anyhow::Result<()> {
+        let mut fds = vec![
+            PollFd::new(&self.signals, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.grants.devices.links.descriptor(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.grants.devices.namespaces.descriptor(), PollFlags::PRI),
+        ];
+        if let Some(dataplane) = &self.dataplane {
+            fds.push(PollFd::new(&dataplane.requests, PollFlags::IN));
+            if dataplane.is_behind() {
+                fds.push(PollFd::from_borrowed_fd(dataplane.notices(), PollFlags::OUT));
+            }
+        }
+        let until = [self.start_at, self.ending].into_iter().flatten().min();
+        let timeout = until.map(|until| {
+            let left = until.saturating_duration_since(now);
+            // Rounded up: a timeout of zero would spin for the last nanoseconds.
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+        });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(std::io::Error::from(error)).context("poll"),
+        }
+    }
+
+    fn read_signals(&mut self) {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            if signal.ssi_signo == Signal::SIGCHLD as u32 || self.ending.is_some() {
+                continue;
+            }
+            tracing::info!("told to end by pid {}", signal.ssi_pid);
+            let _ = sd_notify::notify(&[NotifyState::Stopping]);
+            self.ending = Some(Instant::now() + GRACE);
+            if let Some(dataplane) = &mut self.dataplane {
+                dataplane.tell(Notice::End);
+            }
+        }
+    }
+
+    fn serve(&mut self) {
+        let Some(dataplane) = &mut self.dataplane else { return };
+        dataplane.flush();
+        let served = self.grants.serve(&dataplane.requests, self.hello.restarts);
+        if served.ready && !dataplane.ready {
+            dataplane.ready = true;
+            if !self.served_once {
+                self.served_once = true;
+                let _ = sd_notify::notify(&[NotifyState::Ready]);
+            }
+        }
+        if served.ended {
+            // It is dead already, or cannot go on.
+            dataplane.kill();
+        }
+    }
+
+    fn follow(&mut self) {
+        let mut notices = self.grants.devices.namespace_changes();
+        match self.grants.devices.link_changes() {
+            Ok(links) => notices.extend(links),
+            Err(error) => tracing::warn!("link notices: {error}"),
+        }
+        if let Some(dataplane) = &mut self.dataplane {
+            for notice in notices {
+                dataplane.tell(notice);
+            }
+        }
+    }
+
+    /// Looks whether the dataplane has ended. Returns the exit code when that is the end of all.
+    fn bury(&mut self) -> Option<ExitCode> {
+        if self.dataplane.is_none() && self.ending.is_some() {
+            return Some(ExitCode::SUCCESS);
+        }
+        let dataplane = self.dataplane.as_mut()?;
+        let status = dataplane.ended()?;
+        let lived = dataplane.started.elapsed();
+        let was_ready = dataplane.ready;
+        self.dataplane = None;
+        if self.ending.is_some() {
+            return Some(ExitCode::SUCCESS);
+        }
+        if !self.served_once && !was_ready {
+            // It has said why.
+            return Some(ExitCode::FAILURE);
+        }
+        let pause = self.backoff.pause(lived);
+        tracing::error!("the dataplane ended ({status}) and is started again in {} ms", pause.as_millis());
+        self.hello.restarts = self.hello.restarts.saturating_add(1);
+        self.start_at = Some(Instant::now() + pause);
+        None
+    }
+}
