@@ -65,7 +65,7 @@ impl Dataplane {
         if !here.is_member(fid) {
             return Err(Refusal::NeedsVid(mac));
         }
-        let key = fdb::key(mac.to_u64(), fid);
+        let key = fdb::key(mac, fid);
         let there = home.fdb.find(key, home.fdb.hash(key)).map(|spot| home.fdb.entry(spot));
         if let Some(there) = there.filter(Entry::is_static) {
             return Err(Refusal::Exists(mac, PortId(there.port())));
@@ -93,7 +93,7 @@ impl Dataplane {
         };
         for fid in fids {
             let home = &mut self.networks[network.0 as usize];
-            let key = fdb::key(mac.to_u64(), fid);
+            let key = fdb::key(mac, fid);
             let Some(spot) = home.fdb.find(key, home.fdb.hash(key)) else { continue };
             let entry = home.fdb.entry(spot);
             if !entry.is_static() {
@@ -135,7 +135,7 @@ impl Dataplane {
         }
         let Some(home) = self.networks.get_mut(network.0 as usize).filter(|home| home.alive) else { return };
         let Some(here) = self.ports.get_mut(row.port.0 as usize) else { return };
-        let key = fdb::key(row.mac.to_u64(), row.vid.unwrap_or(0));
+        let key = fdb::key(row.mac, row.vid.unwrap_or(0));
         let full = home.addresses >= home.limit || here.addresses >= here.limit;
         let known = home.fdb.find(key, home.fdb.hash(key)).is_some();
         if full || known || !home.members.contains(&row.port.0) || row.mac.is_group() {
@@ -241,7 +241,7 @@ impl Dataplane {
         let fids: Vec<u16> = std::iter::once(0).chain(home.named.iter()).collect();
         for mac in own.into_iter().filter(|mac| !mac.is_group() && !mac.is_zero()) {
             for &fid in &fids {
-                self.insert_static(network, fdb::key(mac.to_u64(), fid), uplink);
+                self.insert_static(network, fdb::key(mac, fid), uplink);
             }
         }
         for entry in self.networks[network as usize].statics.clone() {
@@ -253,7 +253,7 @@ impl Dataplane {
         let home = &self.networks[network as usize];
         let Some(port) = self.ports.get(entry.port as usize) else { return };
         let fid = fid(home, port, entry.vid);
-        self.insert_static(network, fdb::key(entry.mac.to_u64(), fid), entry.port);
+        self.insert_static(network, fdb::key(entry.mac, fid), entry.port);
     }
 
     /// A static entry that is there already stays: the uplink's own come first.

@@ -9,7 +9,7 @@
 use crate::drops::DropCounters;
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct PortCounters {
     /// Frames and bytes that came in by the port.
     pub rx_frames: u64,

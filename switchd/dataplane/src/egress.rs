@@ -30,41 +30,55 @@ pub(crate) struct Egress<'a, R> {
 
 impl<R: Rim> Egress<'_, R> {
     /// Offers a frame to a port of its network and counts what came of it.
-    #[inline(always)]
+    #[inline(never)]
     pub fn offer(&mut self, frame: &mut Frame, class: &mut Class, network: &Network, out: u32) {
-        let port = &self.ports[out as usize];
-        let outcome = if let Some(reason) = port.blocked {
-            Err(reason)
-        } else if class.fid == 0 && port.mode == Mode::Transparent {
-            Ok(self.send(frame, out, port.mirrors_tx))
-        } else {
-            self.shape_and_send(frame, class, network, out)
+        let sent = match self.ports[out as usize].blocked {
+            Some(reason) => Err(reason),
+            None => self.shape_and_send(frame, class, network, out),
         };
+        let (outcome, bytes) = sent.unwrap_or_else(|reason| (Transmit::Dropped(reason), 0));
+        self.count(out, outcome, bytes);
+    }
+
+    /// The short way: a frame of no named VLAN to an `express` port, for which none of the rules below
+    /// has anything to say.
+    #[inline(always)]
+    pub fn offer_plain(&mut self, frame: &mut Frame, out: u32) {
+        let bytes = frame.len() as u64;
+        let outcome = self.rim.transmit(Cleared { frame, port: PortId(out) });
+        self.count(out, outcome, bytes);
+    }
+
+    /// Shows a frame to mirrors.
+    pub fn show(&mut self, mirrors: u32, port: u32, direction: Direction, frame: &mut Frame) {
+        self.mirrors.show(mirrors, port, direction, frame, self.rim, self.counters, self.ports);
+    }
+
+    #[inline(always)]
+    fn count(&mut self, out: u32, outcome: Transmit, bytes: u64) {
         let counters = &mut self.counters[out as usize];
         counters.offered += 1;
         match outcome {
-            Ok((Transmit::Done { segments }, bytes)) => {
+            Transmit::Done { segments } => {
                 counters.tx_frames += 1;
                 counters.tx_bytes += bytes;
                 if segments > 1 {
                     counters.tx_segments += u64::from(segments);
                 }
             }
-            Ok((Transmit::Queued, _)) => {}
-            Ok((Transmit::Dropped(reason), _)) | Err(reason) => counters.dropped_out.count(reason, 1),
+            Transmit::Queued => {}
+            Transmit::Dropped(reason) => counters.dropped_out.count(reason, 1),
         }
     }
 
-    #[inline(always)]
     fn send(&mut self, frame: &mut Frame, out: u32, mirrors: u32) -> (Transmit, u64) {
         if mirrors != 0 {
-            self.mirrors.show(mirrors, out, Direction::Tx, frame, self.rim, self.counters, self.ports);
+            self.show(mirrors, out, Direction::Tx, frame);
         }
         let bytes = frame.len() as u64;
         (self.rim.transmit(Cleared { frame, port: PortId(out) }), bytes)
     }
 
-    #[inline(never)]
     fn shape_and_send(
         &mut self,
         frame: &mut Frame,
@@ -73,10 +87,10 @@ impl<R: Rim> Egress<'_, R> {
         out: u32,
     ) -> Result<(Transmit, u64), DropReason> {
         let port = &self.ports[out as usize];
-        if !port.is_member(class.fid) {
+        if !port.is_member(class.fid()) {
             return Err(DropReason::VlanNotMember);
         }
-        if class.fid != 0 {
+        if class.fid() != 0 {
             shape(frame, class, port)?;
         }
         if port.mode != Mode::Uplink {
@@ -114,19 +128,19 @@ fn shape(frame: &mut Frame, class: &mut Class, port: &Port) -> Result<(), DropRe
     let tagged = match port.mode {
         Mode::Transparent | Mode::Uplink => true,
         Mode::Access => false,
-        Mode::Trunk => port.vid != class.fid,
+        Mode::Trunk => port.vid != class.fid(),
     };
-    if class.carry == Carry::Tagged && !tagged {
+    if class.carry() == Carry::Tagged && !tagged {
         if port.mode == Mode::Trunk && inner_tag(frame, 16) {
             return Err(DropReason::VlanNotMember);
         }
         frame.pop_tag();
-        class.carry = Carry::Untagged;
-    } else if class.carry == Carry::Untagged && tagged {
-        if !frame.push_tag(class.tci) {
+        *class = class.carried(Carry::Untagged);
+    } else if class.carry() == Carry::Untagged && tagged {
+        if !frame.push_tag(class.tci()) {
             return Err(DropReason::NoHeadroom);
         }
-        class.carry = Carry::Tagged;
+        *class = class.carried(Carry::Tagged);
     } else if !tagged && port.mode == Mode::Trunk && inner_tag(frame, 12) {
         return Err(DropReason::VlanNotMember);
     }

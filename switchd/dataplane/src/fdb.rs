@@ -17,7 +17,9 @@ use switchd_wire::MacAddr;
 /// Buckets that may hold an address.
 const PROBE: usize = 4;
 const SLOTS: usize = 4;
-const MIN_BUCKETS: usize = 8;
+const MIN_BUCKETS: usize = 16;
+/// Buckets of a table that stays in the first-level caches by itself: 64 KiB.
+const LARGE: usize = 1024;
 /// Marks a static entry in the place word; the rest is the port's index.
 pub(crate) const STATIC: u32 = 1 << 31;
 
@@ -39,14 +41,21 @@ pub(crate) fn max_age(ageing: std::time::Duration) -> u32 {
     (ageing.as_nanos() >> TICK_SHIFT).min(u128::from(u32::MAX / 2)) as u32 + 1
 }
 
-/// Address and filtering database (FID) in one word; never zero.
+/// Address and filtering database (FID) in one word; never zero. The address is the word that a little-endian
+/// load of eight octets gives; the last two of them do not count.
 #[inline]
-pub(crate) fn key(mac: u64, fid: u16) -> u64 {
-    mac << 16 | u64::from(fid) << 4 | 1
+pub(crate) fn key_of_word(word: u64, fid: u16) -> u64 {
+    word << 16 | u64::from(fid) << 4 | 1
+}
+
+pub(crate) fn key(mac: MacAddr, fid: u16) -> u64 {
+    let MacAddr([a, b, c, d, e, f]) = mac;
+    key_of_word(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]), fid)
 }
 
 pub(crate) fn mac_of(key: u64) -> MacAddr {
-    MacAddr::from_u64(key >> 16)
+    let [_, _, a, b, c, d, e, f] = key.to_le_bytes();
+    MacAddr([a, b, c, d, e, f])
 }
 
 pub(crate) fn fid_of(key: u64) -> u16 {
@@ -75,9 +84,9 @@ impl Hasher {
     }
 
     #[inline]
-    pub fn hash(&self, key: u64) -> u64 {
+    pub fn hash(&self, key: u64) -> u32 {
         let product = u128::from(key ^ self.mask) * u128::from(self.factor);
-        product as u64 ^ (product >> 64) as u64
+        (product as u64 ^ (product >> 64) as u64) as u32
     }
 }
 
@@ -102,7 +111,10 @@ impl Bucket {
 
 /// Where an entry lies; valid until the next insertion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Spot(usize);
+pub(crate) struct Spot {
+    bucket: usize,
+    slot: usize,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Entry {
@@ -134,55 +146,62 @@ impl Fdb {
     }
 
     #[inline]
-    pub fn hash(&self, key: u64) -> u64 {
+    pub fn hash(&self, key: u64) -> u32 {
         self.hasher.hash(key)
     }
 
+    /// Is the table so large that its buckets are worth touching beforehand?
     #[inline]
-    fn index(&self, hash: u64, step: usize) -> usize {
+    pub fn is_large(&self) -> bool {
+        self.buckets.len() > LARGE
+    }
+
+    #[inline]
+    fn index(&self, hash: u32, step: usize) -> usize {
         (hash as usize).wrapping_add(step) & (self.buckets.len() - 1)
     }
 
     /// Brings the home bucket into the cache; the value has no meaning.
     #[inline]
-    pub fn touch(&self, hash: u64) -> u64 {
+    pub fn touch(&self, hash: u32) -> u64 {
         self.buckets[self.index(hash, 0)].keys[0]
     }
 
     #[inline]
-    pub fn find(&self, key: u64, hash: u64) -> Option<Spot> {
+    pub fn find(&self, key: u64, hash: u32) -> Option<Spot> {
         let home = self.index(hash, 0);
         match self.buckets[home].slot_of(key) {
-            Some(slot) => Some(Spot(home * SLOTS + slot)),
+            Some(slot) => Some(Spot { bucket: home, slot }),
             None => self.find_beyond(key, hash),
         }
     }
 
-    fn find_beyond(&self, key: u64, hash: u64) -> Option<Spot> {
+    #[inline(never)]
+    fn find_beyond(&self, key: u64, hash: u32) -> Option<Spot> {
         (1..PROBE).find_map(|step| {
-            let index = self.index(hash, step);
-            self.buckets[index].slot_of(key).map(|slot| Spot(index * SLOTS + slot))
+            let bucket = self.index(hash, step);
+            self.buckets[bucket].slot_of(key).map(|slot| Spot { bucket, slot })
         })
     }
 
     #[inline]
     pub fn entry(&self, spot: Spot) -> Entry {
-        let (bucket, slot) = (&self.buckets[spot.0 / SLOTS], spot.0 % SLOTS);
+        let (bucket, slot) = (&self.buckets[spot.bucket], spot.slot % SLOTS);
         Entry { key: bucket.keys[slot], place: bucket.places[slot], seen: bucket.seen[slot] }
     }
 
     #[inline]
     pub fn refresh(&mut self, spot: Spot, tick: u32) {
-        self.buckets[spot.0 / SLOTS].seen[spot.0 % SLOTS] = tick;
+        self.buckets[spot.bucket].seen[spot.slot % SLOTS] = tick;
     }
 
     pub fn replace(&mut self, spot: Spot, place: u32, tick: u32) {
-        let (bucket, slot) = (&mut self.buckets[spot.0 / SLOTS], spot.0 % SLOTS);
+        let (bucket, slot) = (&mut self.buckets[spot.bucket], spot.slot % SLOTS);
         (bucket.places[slot], bucket.seen[slot]) = (place, tick);
     }
 
     pub fn remove(&mut self, spot: Spot) {
-        self.buckets[spot.0 / SLOTS].keys[spot.0 % SLOTS] = 0;
+        self.buckets[spot.bucket].keys[spot.slot % SLOTS] = 0;
         self.used -= 1;
     }
 
@@ -264,7 +283,7 @@ mod tests {
     use super::*;
 
     fn entry(mac: u64, place: u32) -> Entry {
-        Entry { key: key(mac, 0), place, seen: 0 }
+        Entry { key: key(MacAddr::from_u64(mac), 0), place, seen: 0 }
     }
 
     #[test]
@@ -280,11 +299,11 @@ mod tests {
         }
         assert!(table.buckets() * SLOTS <= 4 * 100_000, "{} buckets", table.buckets());
         for mac in 0..100_000 {
-            let key = key(mac, 0);
+            let key = key(MacAddr::from_u64(mac), 0);
             let spot = table.find(key, table.hash(key)).expect("was inserted");
             assert_eq!(table.entry(spot), entry(mac, mac as u32));
         }
-        let stranger = key(100_000, 0);
+        let stranger = key(MacAddr::from_u64(100_000), 0);
         assert_eq!(table.find(stranger, table.hash(stranger)), None);
         assert_eq!(table.iter().count(), 100_000);
     }
@@ -292,12 +311,18 @@ mod tests {
     #[test]
     fn the_same_address_in_two_vlans_is_two_entries() {
         let mut table = Fdb::new(Hasher::new(7));
-        assert!(table.insert(Entry { key: key(5, 10), place: 1, seen: 0 }));
-        assert!(table.insert(Entry { key: key(5, 20), place: 2, seen: 0 }));
-        let port =
-            |fid| table.find(key(5, fid), table.hash(key(5, fid))).map(|spot| table.entry(spot).port());
+        assert!(table.insert(Entry { key: key(MacAddr::from_u64(5), 10), place: 1, seen: 0 }));
+        assert!(table.insert(Entry { key: key(MacAddr::from_u64(5), 20), place: 2, seen: 0 }));
+        let port = |fid| {
+            table
+                .find(key(MacAddr::from_u64(5), fid), table.hash(key(MacAddr::from_u64(5), fid)))
+                .map(|spot| table.entry(spot).port())
+        };
         assert_eq!((port(10), port(20), port(30)), (Some(1), Some(2), None));
-        assert_eq!((mac_of(key(5, 20)), fid_of(key(5, 20))), (MacAddr::from_u64(5), 20));
+        assert_eq!(
+            (mac_of(key(MacAddr::from_u64(5), 20)), fid_of(key(MacAddr::from_u64(5), 20))),
+            (MacAddr::from_u64(5), 20)
+        );
     }
 
     #[test]
@@ -307,12 +332,14 @@ mod tests {
             table.insert(entry(mac, 0));
         }
         for mac in 0..15 {
-            let key = key(mac, 0);
+            let key = key(MacAddr::from_u64(mac), 0);
             let spot = table.find(key, table.hash(key)).unwrap();
             table.remove(spot);
             assert_eq!(table.find(key, table.hash(key)), None);
         }
-        assert!(table.find(key(15, 0), table.hash(key(15, 0))).is_some());
+        assert!(
+            table.find(key(MacAddr::from_u64(15), 0), table.hash(key(MacAddr::from_u64(15), 0))).is_some()
+        );
         table.retain(0..usize::MAX, |_| false);
         assert_eq!((table.iter().count(), table.used), (0, 0));
     }

@@ -26,23 +26,68 @@ const VID: u16 = 0xfff;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Carry {
     /// Frames of no named VLAN: the bytes are left alone.
-    AsIs,
-    Untagged,
-    Tagged,
+    AsIs = 0,
+    Untagged = 1,
+    Tagged = 2,
     /// A priority tag (VID 0), to become the VLAN's tag.
-    Priority,
+    Priority = 3,
 }
 
-/// The frame's VLAN. In the common class (FID 0) `tci` has no meaning.
+/// The frame's VLAN, in one word: TCI (16 bits), FID (12), [`Carry`] (2), and whether the outer tag is the
+/// uplink's and goes before anything else. Zero is the common class with nothing to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Class {
-    pub fid: u16,
-    /// The tag with which the frame leaves, where it leaves tagged: priority kept.
-    pub tci: u16,
-    pub carry: Carry,
-}
+pub(crate) struct Class(u32);
 
-const COMMON: Class = Class { fid: 0, tci: 0, carry: Carry::AsIs };
+const POP: u32 = 1 << 30;
+
+impl Class {
+    pub const COMMON: Class = Class(0);
+
+    fn new(fid: u16, tci: u16, carry: Carry) -> Class {
+        Class(u32::from(tci) | u32::from(fid & VID) << 16 | (carry as u32) << 28)
+    }
+
+    fn popping(self) -> Class {
+        Class(self.0 | POP)
+    }
+
+    /// The tag with which the frame leaves, where it leaves tagged: the VID, and the priority it came with.
+    #[inline]
+    pub fn tci(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// The VLAN that learns on its own; 0: the common table.
+    #[inline]
+    pub fn fid(self) -> u16 {
+        (self.0 >> 16) as u16 & VID
+    }
+
+    #[inline]
+    pub fn carry(self) -> Carry {
+        match self.0 >> 28 & 3 {
+            0 => Carry::AsIs,
+            1 => Carry::Untagged,
+            2 => Carry::Tagged,
+            _ => Carry::Priority,
+        }
+    }
+
+    /// The same VLAN in another form, the uplink's tag gone.
+    pub fn carried(self, carry: Carry) -> Class {
+        Class(self.0 & !(POP | 3 << 28) | (carry as u32) << 28)
+    }
+
+    pub fn pops(self) -> bool {
+        self.0 & POP != 0
+    }
+
+    /// No named VLAN and no tag to be changed: the bytes stay as they are.
+    #[inline]
+    pub fn is_plain(self) -> bool {
+        self.0 == 0
+    }
+}
 
 /// A frame that passed ingress.
 #[derive(Clone, Copy, Debug)]
@@ -50,37 +95,40 @@ pub(crate) struct Admitted {
     pub source: u64,
     /// Zero: a group address.
     pub destination: u64,
-    pub source_hash: u64,
-    pub destination_hash: u64,
+    pub source_hash: u32,
+    pub destination_hash: u32,
     pub class: Class,
-    /// The outer tag is the uplink's and goes before anything else.
-    pub pop: bool,
     _sealed: (),
 }
 
-/// Addresses and the two words behind them.
+/// The addresses, each at the low end of a word, and the type behind the source.
 struct Words {
     destination: u64,
     source: u64,
-    kind: u16,
-    tci: u16,
+}
+
+impl Words {
+    #[inline(always)]
+    fn is_tagged(&self) -> bool {
+        self.source >> 48 == u64::from(TPID.swap_bytes())
+    }
+
+    /// The source without the type.
+    #[inline(always)]
+    fn source_is_zero(&self) -> bool {
+        self.source << 16 == 0
+    }
 }
 
 #[inline(always)]
-fn words(head: &[u8]) -> Option<Words> {
-    if let Some(bytes) = head.first_chunk::<16>() {
-        let all = u128::from_be_bytes(*bytes);
-        return Some(Words {
-            destination: (all >> 80) as u64,
-            source: (all >> 32) as u64 & 0xffff_ffff_ffff,
-            kind: (all >> 16) as u16,
-            tci: all as u16,
-        });
+fn parse(head: &[u8]) -> Result<Words, DropReason> {
+    let addresses = head.first_chunk::<14>().ok_or(DropReason::Runt)?;
+    match (addresses.first_chunk(), addresses.last_chunk()) {
+        (Some(&destination), Some(&source)) => {
+            Ok(Words { destination: u64::from_le_bytes(destination), source: u64::from_le_bytes(source) })
+        }
+        _ => Err(DropReason::Runt),
     }
-    let bytes = head.first_chunk::<14>()?;
-    let mut padded = [0; 16];
-    padded[..14].copy_from_slice(bytes);
-    words(&padded)
 }
 
 #[inline]
@@ -88,40 +136,37 @@ fn word(head: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes([*head.get(at)?, *head.get(at + 1)?]))
 }
 
-/// Shorter than 14 bytes, or cut within its outer tag.
-#[inline(always)]
-fn parse(head: &[u8]) -> Result<Words, DropReason> {
-    let words = words(head).ok_or(DropReason::Runt)?;
-    if words.kind == TPID && head.len() < 18 {
-        return Err(DropReason::Runt);
+/// The TCI of a tag whose TPID is at `at`. A frame that ends within the tag or the type behind it is a runt.
+fn tci(head: &[u8], at: usize) -> Result<u16, DropReason> {
+    match head.get(at..at + 6) {
+        Some(&[_, _, high, low, _, _]) => Ok(u16::from_be_bytes([high, low])),
+        _ => Err(DropReason::Runt),
     }
-    Ok(words)
 }
 
-#[inline(always)]
-fn classify(port: &Port, network: &Network, kind: u16, tci: u16) -> Result<Class, DropReason> {
-    if kind != TPID {
-        return match port.mode {
-            Mode::Transparent | Mode::Uplink => Ok(COMMON),
-            Mode::Trunk if port.vid == 0 => Err(DropReason::VlanNotMember),
-            Mode::Access | Mode::Trunk => Ok(Class { fid: port.vid, tci: port.vid, carry: Carry::Untagged }),
-        };
+/// The class of all untagged frames of a port, worked out once a burst.
+pub(crate) fn untagged(port: &Port) -> Result<Class, DropReason> {
+    match port.mode {
+        Mode::Transparent | Mode::Uplink => Ok(Class::COMMON),
+        Mode::Trunk if port.vid == 0 => Err(DropReason::VlanNotMember),
+        Mode::Access | Mode::Trunk => Ok(Class::new(port.vid, port.vid, Carry::Untagged)),
     }
-    classify_tagged(port, network, tci)
 }
 
-fn classify_tagged(port: &Port, network: &Network, tci: u16) -> Result<Class, DropReason> {
+#[inline(never)]
+fn classify_tagged(port: &Port, network: &Network, head: &[u8], at: usize) -> Result<Class, DropReason> {
+    let tci = tci(head, at)?;
     let vid = tci & VID;
     if vid == VID {
         return Err(DropReason::ReservedVid);
     }
-    let tagged = Class { fid: vid, tci, carry: Carry::Tagged };
+    let tagged = Class::new(vid, tci, Carry::Tagged);
     match port.mode {
         Mode::Transparent | Mode::Uplink if vid != 0 && network.named.contains(vid) => Ok(tagged),
-        Mode::Transparent | Mode::Uplink => Ok(COMMON),
+        Mode::Transparent | Mode::Uplink => Ok(Class::COMMON),
         Mode::Trunk if vid != 0 && port.is_member(vid) => Ok(tagged),
         Mode::Access | Mode::Trunk if vid == 0 && port.vid != 0 => {
-            Ok(Class { fid: port.vid, tci: tci & !VID | port.vid, carry: Carry::Priority })
+            Ok(Class::new(port.vid, tci & !VID | port.vid, Carry::Priority))
         }
         Mode::Access | Mode::Trunk => Err(DropReason::VlanNotMember),
     }
@@ -129,53 +174,56 @@ fn classify_tagged(port: &Port, network: &Network, tci: u16) -> Result<Class, Dr
 
 /// Rules 3 to 6, which are the same for all ports.
 #[inline(always)]
-fn finish(
-    frame: &mut Frame,
-    network: &Network,
-    words: &Words,
-    class: Class,
-    pop: bool,
-) -> Result<Admitted, DropReason> {
-    let (source, destination) = (words.source, words.destination);
-    if source == 0 || source >> 40 & 1 != 0 {
+fn finish(frame: &mut Frame, network: &Network, words: &Words, class: Class) -> Result<Admitted, DropReason> {
+    if words.source_is_zero() {
         return Err(DropReason::BadSource);
     }
-    let group = destination >> 40 & 1 != 0;
-    if group && destination & !0xf == 0x0180_c200_0000 {
-        return Err(DropReason::ReservedGroup);
+    // The group bit is the first one of either address.
+    let group = (words.destination | words.source) & 1 != 0;
+    if group {
+        if words.source & 1 != 0 {
+            return Err(DropReason::BadSource);
+        }
+        if frame.destination().is_reserved_group() {
+            return Err(DropReason::ReservedGroup);
+        }
     }
     if frame.vnet.needs_csum | frame.vnet.is_gso() {
-        check_offload(frame, network, pop)?;
+        check_offload(frame, network, class.pops())?;
     } else if frame.len() > network.frame_max as usize {
-        check_length(frame, network, pop)?;
+        check_length(frame, network, class.pops())?;
     }
-    let source = fdb::key(source, class.fid);
-    let destination = if group { 0 } else { fdb::key(destination, class.fid) };
+    let source = fdb::key_of_word(words.source, class.fid());
+    let destination = if group { 0 } else { fdb::key_of_word(words.destination, class.fid()) };
     Ok(Admitted {
         source,
         destination,
         source_hash: network.fdb.hash(source),
         destination_hash: network.fdb.hash(destination),
         class,
-        pop,
         _sealed: (),
     })
 }
 
-/// Admits a frame of a guest's port.
+/// Admits a frame of a guest's port, whose untagged frames are of the class `untagged`.
 #[inline(always)]
-pub(crate) fn admit(frame: &mut Frame, port: &Port, network: &Network) -> Result<Admitted, DropReason> {
+pub(crate) fn admit(
+    frame: &mut Frame,
+    port: &Port,
+    network: &Network,
+    untagged: Result<Class, DropReason>,
+) -> Result<Admitted, DropReason> {
     let words = parse(frame.head())?;
-    let class = classify(port, network, words.kind, words.tci)?;
-    finish(frame, network, &words, class, false)
+    let class = if words.is_tagged() { classify_tagged(port, network, frame.head(), 12)? } else { untagged? };
+    finish(frame, network, &words, class)
 }
 
 /// The network that a frame of an uplink belongs to, and whether its outer tag is the uplink's.
 #[inline]
 pub(crate) fn network_of(frame: &Frame, uplink: &Uplink) -> Result<(u32, bool), DropReason> {
     let words = parse(frame.head())?;
-    if words.kind == TPID {
-        let vid = words.tci & VID;
+    if words.is_tagged() {
+        let vid = tci(frame.head(), 12)? & VID;
         if vid == VID {
             return Err(DropReason::ReservedVid);
         }
@@ -197,17 +245,13 @@ pub(crate) fn admit_from_uplink(
     network: &Network,
     pop: bool,
 ) -> Result<Admitted, DropReason> {
-    let head = frame.head();
-    let mut words = parse(head)?;
-    if pop {
-        words.kind = word(head, 16).ok_or(DropReason::Runt)?;
-        words.tci = word(head, 18).unwrap_or(0);
-        if words.kind == TPID && head.len() < 22 {
-            return Err(DropReason::Runt);
-        }
-    }
-    let class = classify(port, network, words.kind, words.tci)?;
-    finish(frame, network, &words, class, pop)
+    let words = parse(frame.head())?;
+    let at = if pop { 16 } else { 12 };
+    let class = match word(frame.head(), at) {
+        Some(TPID) => classify_tagged(port, network, frame.head(), at)?,
+        _ => Class::COMMON,
+    };
+    finish(frame, network, &words, if pop { class.popping() } else { class })
 }
 
 /// Bytes of the header that are free of the MTU: Ethernet, and up to two tags beside the uplink's own.

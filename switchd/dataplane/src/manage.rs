@@ -12,7 +12,7 @@ use crate::drops::DropReason;
 use crate::fdb::Hasher;
 use crate::mirrors::{MIRRORS_MAX, Mirrors};
 use crate::notices::{DataplaneNotice, Notices};
-use crate::process::{Staged, UNSTAGED};
+use crate::process::{Burst, Staged};
 use crate::rim::{MirrorId, NetworkId, PortId};
 use crate::table::{Mode, NONE, Network, Port, PortCold, Uplink};
 use switchd_wire::MacAddr;
@@ -26,7 +26,7 @@ pub struct Dataplane {
     pub(crate) networks: Vec<Network>,
     pub(crate) mirrors: Mirrors,
     pub(crate) notices: Notices,
-    pub(crate) staged: Box<[Staged; BURST]>,
+    pub(crate) staged: Box<Burst>,
     pub(crate) hasher: Hasher,
     /// Where `expire` goes on: network and bucket.
     pub(crate) sweep: (usize, usize),
@@ -43,7 +43,7 @@ impl Dataplane {
             networks: Vec::new(),
             mirrors: Mirrors::new(),
             notices: Notices::default(),
-            staged: Box::new([UNSTAGED; BURST]),
+            staged: Box::new([Staged::default(); BURST]),
             hasher: Hasher::new(seed),
             sweep: (0, 0),
             nothing: PortCounters::default(),
@@ -138,6 +138,7 @@ impl Dataplane {
             takes_copies: false,
             is_target: false,
             alive: true,
+            express: false,
             full_told: false,
         };
         port.apply(&config);
@@ -281,6 +282,7 @@ impl Dataplane {
         here.uplink = None;
         here.blocked = Some(DropReason::LinkDown);
         here.takes_copies = false;
+        here.set_express();
         self.mirrors.forget_port(port.0);
         self.spread_mirrors();
     }
@@ -340,6 +342,7 @@ impl Dataplane {
             (_, _, false) => Some(DropReason::LinkDown),
             _ => None,
         };
+        here.set_express();
         let networks = match &here.uplink {
             Some(uplink) => uplink.networks(),
             None => vec![here.network],

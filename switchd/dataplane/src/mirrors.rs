@@ -66,6 +66,7 @@ impl Mirrors {
                 }
             }
         }
+        ports.iter_mut().for_each(Port::set_express);
     }
 
     /// Drops a port from all mirrors, so that the next one with its index does not inherit them.

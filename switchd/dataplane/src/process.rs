@@ -1,33 +1,42 @@
 //! The road itself: one straight function over a burst.
 //!
-//! Two passes. The first admits every frame (`ingress`), hashes its addresses and touches their buckets, so
-//! that the loads of a whole burst overlap; it changes no table and no byte of a frame. The second takes
-//! the frames in order of arrival: mirrors, learning, lookup, egress. So frames between two ports never
-//! overtake each other, and a frame sees what all frames before it have taught.
+//! Three passes, each in order of arrival.
+//! 1. `stage` admits every frame (`ingress`) and hashes its addresses; `touch` then loads their buckets, so
+//!    that the misses of a whole burst overlap. Neither changes a table or a byte of a frame.
+//! 2. `route` learns and looks up: a frame sees what all frames before it have taught.
+//! 3. `send` shows the frame to its mirrors, changes tags and offers it to its ports. Frames between two
+//!    ports never overtake each other.
 //!
-//! Two shortcuts for trains of frames: a source that was the previous frame's has been learned a moment
-//! ago; a destination that was the previous frame's is where it was, unless the table changed in between.
-//! The clock is an argument, and counters of the ingress port are kept in registers over the burst.
+//! A source that was the previous frame's has been learned a moment ago; a destination that was the
+//! previous frame's is where it was, unless the table changed in between. The clock is an argument, and
+//! counters of the ingress port and its network are kept in registers over the burst.
 
 use crate::drops::DropReason;
 use crate::egress::{Egress, set_tci};
 use crate::fdb;
-use crate::ingress::{self, Admitted, Carry};
+use crate::ingress::{self, Admitted, Carry, Class};
 use crate::lookup::{self, Learning, Way};
 use crate::manage::Dataplane;
 use crate::rim::{Direction, PortId, Rim};
-use crate::table::{NONE, Network, Port};
+use crate::table::{NONE, Network};
 use switchd_wire::frame::BURST;
 use switchd_wire::{Frame, TailSource};
 
-/// What the first pass found out about a frame.
+/// What is known of a frame between the passes.
 #[derive(Clone, Copy)]
 pub(crate) struct Staged {
-    network: u32,
     outcome: Result<Admitted, DropReason>,
+    network: u32,
+    way: Way,
 }
 
-pub(crate) const UNSTAGED: Staged = Staged { network: NONE, outcome: Err(DropReason::Runt) };
+impl Default for Staged {
+    fn default() -> Self {
+        Staged { outcome: Err(DropReason::Runt), network: NONE, way: Way::Flood }
+    }
+}
+
+pub(crate) type Burst = [Staged; BURST];
 
 impl Dataplane {
     /// Takes a burst that arrived at `port` to where it is to go. `now` is the monotonic clock in
@@ -51,118 +60,203 @@ impl Dataplane {
         }
         for burst in frames.chunks_mut(BURST) {
             self.stage(port.0, burst);
-            self.forward(now, port.0, burst, rim);
+            self.touch(port.0, burst.len());
+            self.route(now, port.0, burst.len());
+            self.send(port.0, burst, rim);
         }
     }
 
-    /// Pass 1.
     fn stage(&mut self, port: u32, frames: &mut [Frame]) {
         let here = &self.ports[port as usize];
         let networks = &self.networks;
         let mut bytes = 0;
-        let mut touched = 0;
         let staged = self.staged.iter_mut();
         if let Some(uplink) = here.uplink.as_deref() {
             for (frame, staged) in frames.iter_mut().zip(staged) {
                 bytes += frame.len() as u64;
-                *staged = match ingress::network_of(frame, uplink) {
-                    Err(reason) => Staged { network: NONE, outcome: Err(reason) },
+                (staged.network, staged.outcome) = match ingress::network_of(frame, uplink) {
+                    Err(reason) => (NONE, Err(reason)),
                     Ok((id, pop)) => {
                         let network = &networks[id as usize];
-                        let outcome = ingress::admit_from_uplink(frame, here, network, pop);
-                        touched ^= touch(network, &outcome);
-                        Staged { network: id, outcome }
+                        (id, ingress::admit_from_uplink(frame, here, network, pop))
                     }
                 };
             }
         } else {
             let network = &networks[here.network as usize];
+            let untagged = ingress::untagged(here);
             for (frame, staged) in frames.iter_mut().zip(staged) {
                 bytes += frame.len() as u64;
                 staged.network = here.network;
-                staged.outcome = ingress::admit(frame, here, network);
-                touched ^= touch(network, &staged.outcome);
+                // Told apart so that each way writes its own: half the cost of moving the result.
+                match ingress::admit(frame, here, network, untagged) {
+                    Ok(admitted) => staged.outcome = Ok(admitted),
+                    Err(reason) => staged.outcome = Err(reason),
+                }
             }
         }
-        std::hint::black_box(touched);
         let counters = &mut self.counters[port as usize];
         counters.rx_frames += frames.len() as u64;
         counters.rx_bytes += bytes;
     }
 
-    /// Pass 2.
-    fn forward<R: Rim>(&mut self, now: u64, port: u32, frames: &mut [Frame], rim: &mut R) {
+    /// Brings the buckets of a burst into the cache. So little is done a frame here that the loads of some
+    /// twenty frames are under way at the same time.
+    fn touch(&self, port: u32, frames: usize) {
+        let here = &self.ports[port as usize];
+        let one = self.networks.get(here.network as usize);
+        if one.is_some_and(|network| !network.fdb.is_large()) {
+            return;
+        }
+        let mut touched = 0;
+        for staged in &self.staged[..frames] {
+            let Ok(admitted) = &staged.outcome else { continue };
+            let fdb = &one.unwrap_or_else(|| &self.networks[staged.network as usize]).fdb;
+            touched ^= fdb.touch(admitted.source_hash) ^ fdb.touch(admitted.destination_hash);
+        }
+        std::hint::black_box(touched);
+    }
+
+    fn route(&mut self, now: u64, port: u32, frames: usize) {
         let tick = fdb::tick(now);
-        let Dataplane { ports, counters, networks, mirrors, notices, staged, .. } = self;
+        let Dataplane { ports, counters, networks, notices, staged, .. } = self;
+        let home = ports[port as usize].network;
+        let mut learning = Learning { now, ports, counters, notices };
         let mut train = Train::default();
+        if let Some(network) = networks.get_mut(home as usize) {
+            for staged in staged[..frames].iter_mut() {
+                route_one(network, staged, port, tick, &mut train, &mut learning);
+            }
+            return;
+        }
+        for staged in staged[..frames].iter_mut() {
+            let Some(network) = networks.get_mut(staged.network as usize) else { continue };
+            if train.network != staged.network {
+                train = Train { network: staged.network, ..Train::default() };
+            }
+            route_one(network, staged, port, tick, &mut train, &mut learning);
+        }
+    }
+
+    fn send<R: Rim>(&mut self, port: u32, frames: &mut [Frame], rim: &mut R) {
+        let Dataplane { ports, counters, networks, mirrors, staged, .. } = self;
+        let here = &ports[port as usize];
+        let shared = here.uplink.is_some();
+        let (mut forwarded, mut flooded) = (0, 0);
+        let mut egress = Egress { ports, counters, mirrors, rim };
         for (frame, staged) in frames.iter_mut().zip(staged.iter()) {
-            let watched = watchers(&ports[port as usize], networks, staged.network);
+            let mut watched = here.mirrors_rx;
+            if shared {
+                watched |= networks.get(staged.network as usize).map_or(0, |network| network.mirrors_rx);
+            }
             if watched != 0 {
-                mirrors.show(watched, port, Direction::Rx, frame, rim, counters, ports);
+                egress.show(watched, port, Direction::Rx, frame);
             }
             let admitted = match &staged.outcome {
                 Ok(admitted) => admitted,
                 Err(reason) => {
-                    counters[port as usize].dropped_in.count(*reason, 1);
+                    egress.counters[port as usize].dropped_in.count(*reason, 1);
                     continue;
                 }
             };
             let network = &mut networks[staged.network as usize];
-            if train.network != staged.network {
-                train = Train { network: staged.network, ..Train::default() };
-            }
-            if train.source != admitted.source {
-                if lookup::known(&mut network.fdb, admitted, port, tick) {
-                    train.source = admitted.source;
-                } else {
-                    let mut learning = Learning { now, ports, counters, notices };
-                    lookup::learn(network, staged.network, admitted.source, port, &mut learning);
-                    (train.source, train.destination) = (0, 0);
-                }
-            }
-            if train.destination != admitted.destination || train.destination == 0 {
-                train.way = lookup::way(network, admitted, tick);
-                train.destination = admitted.destination;
-            }
-            let mut class = admitted.class;
-            if admitted.pop {
-                frame.pop_tag();
-            }
-            if class.carry == Carry::Priority {
-                set_tci(frame, class.tci);
-                class.carry = Carry::Tagged;
-            }
-            let mut egress = Egress { ports, counters, mirrors, rim };
-            match train.way {
+            match staged.way {
                 Way::Port(out) if out == port => {
-                    counters[port as usize].dropped_in.count(DropReason::SamePort, 1);
+                    egress.counters[port as usize].dropped_in.count(DropReason::SamePort, 1);
                 }
                 Way::Port(out) => {
-                    egress.offer(frame, &mut class, network, out);
-                    counters[port as usize].forwarded += 1;
                     network.counters.forwarded += 1;
                     network.counters.offered += 1;
-                }
-                Way::Flood => {
-                    let mut fanout = 0;
-                    for &out in &network.flood {
-                        if out != port && egress.ports[out as usize].is_member(class.fid) {
-                            egress.offer(frame, &mut class, network, out);
-                            fanout += 1;
-                        }
+                    forwarded += 1;
+                    if admitted.class.is_plain() && egress.ports[out as usize].express {
+                        egress.offer_plain(frame, out);
+                    } else {
+                        let mut class = enter(frame, admitted);
+                        egress.offer(frame, &mut class, network, out);
                     }
-                    if fanout == 0 {
-                        counters[port as usize].dropped_in.count(DropReason::NoReceiver, 1);
-                        continue;
-                    }
-                    counters[port as usize].flooded += 1;
-                    network.counters.flooded += 1;
-                    network.counters.fanout += fanout;
-                    network.counters.offered += fanout;
                 }
+                Way::Flood => match flood(&mut egress, frame, admitted, network, port) {
+                    0 => egress.counters[port as usize].dropped_in.count(DropReason::NoReceiver, 1),
+                    fanout => {
+                        network.counters.flooded += 1;
+                        network.counters.fanout += fanout;
+                        network.counters.offered += fanout;
+                        flooded += 1;
+                    }
+                },
             }
         }
+        counters[port as usize].forwarded += forwarded;
+        counters[port as usize].flooded += flooded;
     }
+}
+
+/// Learns the source of one frame and looks up its destination.
+#[inline(always)]
+fn route_one(
+    network: &mut Network,
+    staged: &mut Staged,
+    port: u32,
+    tick: u32,
+    train: &mut Train,
+    learning: &mut Learning<'_>,
+) {
+    let Ok(admitted) = &staged.outcome else { return };
+    if train.source != admitted.source {
+        if lookup::known(&mut network.fdb, admitted, port, tick) {
+            train.source = admitted.source;
+        } else {
+            lookup::learn(network, staged.network, admitted.source, port, learning);
+            (train.source, train.destination) = (0, 0);
+        }
+    }
+    if train.destination != admitted.destination {
+        train.way = lookup::way(network, admitted, tick);
+        train.destination = admitted.destination;
+    } else if admitted.destination == 0 {
+        train.way = Way::Flood;
+    }
+    staged.way = train.way;
+}
+
+/// Takes the uplink's tag off, and makes a priority tag the VLAN's: what the mirrors saw is over.
+fn enter(frame: &mut Frame, admitted: &Admitted) -> Class {
+    if admitted.class.pops() {
+        frame.pop_tag();
+    }
+    match admitted.class.carry() {
+        Carry::Priority => {
+            set_tci(frame, admitted.class.tci());
+            admitted.class.carried(Carry::Tagged)
+        }
+        carry => admitted.class.carried(carry),
+    }
+}
+
+/// Offers a frame to every other port that is up and a member of its VLAN; returns how many these are.
+#[inline(never)]
+fn flood<R: Rim>(
+    egress: &mut Egress<'_, R>,
+    frame: &mut Frame,
+    admitted: &Admitted,
+    network: &Network,
+    port: u32,
+) -> u64 {
+    let mut class = enter(frame, admitted);
+    let mut fanout = 0;
+    for &out in &network.flood {
+        let to = &egress.ports[out as usize];
+        if out == port || !to.is_member(class.fid()) {
+            continue;
+        }
+        if class.fid() == 0 && to.express {
+            egress.offer_plain(frame, out);
+        } else {
+            egress.offer(frame, &mut class, network, out);
+        }
+        fanout += 1;
+    }
+    fanout
 }
 
 /// The previous frame's addresses and what was found for them.
@@ -176,24 +270,5 @@ struct Train {
 impl Default for Train {
     fn default() -> Self {
         Train { network: NONE, source: 0, destination: 0, way: Way::Flood }
-    }
-}
-
-#[inline(always)]
-fn touch(network: &Network, outcome: &Result<Admitted, DropReason>) -> u64 {
-    match outcome {
-        Ok(admitted) => {
-            network.fdb.touch(admitted.source_hash) ^ network.fdb.touch(admitted.destination_hash)
-        }
-        Err(_) => 0,
-    }
-}
-
-/// The mirrors that want to see what enters by a port.
-#[inline(always)]
-fn watchers(port: &Port, networks: &[Network], network: u32) -> u32 {
-    match port.network {
-        NONE => port.mirrors_rx | networks.get(network as usize).map_or(0, |network| network.mirrors_rx),
-        _ => port.mirrors_rx,
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Port {
     pub takes_copies: bool,
     pub is_target: bool,
     pub alive: bool,
+    /// What leaves here untagged needs nothing more: a transparent port, up, without mirrors.
+    pub express: bool,
     /// Said that the limit was reached, and no room since.
     pub full_told: bool,
 }
@@ -95,6 +97,10 @@ impl Port {
         }
     }
 
+    pub fn set_express(&mut self) {
+        self.express = self.blocked.is_none() && self.mode == Mode::Transparent && self.mirrors_tx == 0;
+    }
+
     pub fn apply(&mut self, config: &PortConfig) {
         (self.mode, self.vid, self.allowed) = match &config.vlan {
             VlanMode::Transparent => (Mode::Transparent, 0, None),
@@ -117,26 +123,28 @@ pub(crate) struct Static {
     pub port: u32,
 }
 
+/// What frames touch comes first.
+#[repr(C, align(64))]
 pub(crate) struct Network {
     pub fdb: Fdb,
     /// Ticks.
     pub max_age: u32,
     /// Largest untagged frame in bytes.
     pub frame_max: u32,
+    pub mirrors_rx: u32,
+    pub mirrors_tx: u32,
+    pub uplink: u32,
+    /// The network's VLAN on the uplink; 0: untagged.
+    pub uplink_vid: u16,
+    pub alive: bool,
+    pub full_told: bool,
+    pub counters: NetworkCounters,
     pub limit: u32,
     pub addresses: u32,
     /// Ports that floods may reach.
     pub flood: Vec<u32>,
     /// VLANs that learn on their own.
     pub named: VidSet,
-    pub alive: bool,
-    pub full_told: bool,
-    pub mirrors_rx: u32,
-    pub mirrors_tx: u32,
-    pub uplink: u32,
-    /// The network's VLAN on the uplink; 0: untagged.
-    pub uplink_vid: u16,
-    pub counters: NetworkCounters,
     /// All ports, the uplink among them.
     pub members: Vec<u32>,
     pub statics: Vec<Static>,
