@@ -1,6 +1,6 @@
 //! The plan carried out on a little model that allows nothing a switch could not do.
 
-use super::testing::{desired, name};
+use super::testing::{desired, name, pair};
 use super::{Step, changes, parse_toml, plan};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -96,6 +96,12 @@ proptest! {
             let differs = old.network.get(network) != new.network.get(network);
             prop_assert_eq!(differs, told.contains(&format!("network {network}")));
         }
+    }
+
+    #[test]
+    fn the_same_for_two_that_have_much_in_common((old, new) in pair()) {
+        let steps = carry_out_all(&old, &new);
+        prop_assert_eq!(steps.is_empty(), old == new);
     }
 
     #[test]
@@ -205,6 +211,23 @@ fn another_vlan_makes_the_network_anew_with_its_ports_and_their_mirrors_only() {
             "+ mirror watch"
         ]
     );
+}
+
+#[test]
+fn a_mirror_of_an_uplink_follows_it_only_when_the_last_network_leaves() {
+    let mut old = base();
+    old.mirror.get_mut("watch").unwrap().source = vec!["port:uplink:eth0".into()];
+    old.mirror.get_mut("watch").unwrap().to = "port:vm1".into();
+    let mut new = old.clone();
+    new.network.get_mut("office").unwrap().vlan = Some(30);
+    let steps = short(&carry_out_all(&old, &new));
+    assert!(steps.contains(&"- mirror watch".to_owned()), "{steps:?}");
+    let other = NetworkSpec { vlan: Some(40), ..old.network["office"].clone() };
+    for desired in [&mut old, &mut new] {
+        desired.network.insert(name("other"), other.clone());
+    }
+    let steps = short(&carry_out_all(&old, &new));
+    assert!(!steps.contains(&"- mirror watch".to_owned()), "{steps:?}");
 }
 
 #[test]

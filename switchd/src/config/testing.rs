@@ -58,6 +58,34 @@ pub fn desired() -> impl Strategy<Value = Desired> {
     })
 }
 
+/// Two that differ in some objects: the second is the first with some of a third's objects, and some less.
+pub fn pair() -> impl Strategy<Value = (Desired, Desired)> {
+    (desired(), desired(), prop::collection::vec(0..5u8, 40)).prop_map(|(old, other, coins)| {
+        let mut new = old.clone();
+        let mut coins = coins.into_iter().cycle();
+        let mut coin = |face| coins.next() == Some(face);
+        for name in old.mirror.keys().filter(|_| coin(0)) {
+            add(&mut new, |new| drop(new.mirror.remove(name)));
+        }
+        for name in old.port.keys().filter(|_| coin(1)) {
+            add(&mut new, |new| drop(new.port.remove(name)));
+        }
+        for (name, spec) in other.network.iter().filter(|_| coin(2)) {
+            add(&mut new, |new| {
+                let fdb = new.network.get(name).map(|old| old.fdb.clone()).unwrap_or_default();
+                new.network.insert(name.clone(), NetworkSpec { fdb, ..spec.clone() });
+            });
+        }
+        for (name, spec) in other.port.iter().filter(|_| coin(3)) {
+            add(&mut new, |new| drop(new.port.insert(name.clone(), spec.clone())));
+        }
+        for (name, spec) in other.mirror.iter().filter(|_| coin(4)) {
+            add(&mut new, |new| drop(new.mirror.insert(name.clone(), spec.clone())));
+        }
+        (old, new)
+    })
+}
+
 /// Takes the change if the result is valid.
 fn add(desired: &mut Desired, change: impl FnOnce(&mut Desired)) {
     let mut changed = desired.clone();
