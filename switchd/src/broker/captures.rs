@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn rotated_files_are_listed_and_may_then_be_removed() {
         let (folder, mut captures) = captures();
-        assert_eq!(captures.numbers("sub/lab.pcapng").unwrap(), []);
+        assert_eq!(captures.numbers("sub/lab.pcapng").unwrap(), [0u32; 0]);
         captures.open("sub/lab.00002.pcapng").unwrap();
         captures.open("sub/lab.00010.pcapng").unwrap();
         captures.open("sub/other.00011.pcapng").unwrap();

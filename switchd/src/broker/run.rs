@@ -116,6 +116,13 @@ struct Broker {
     served_once: bool,
 }
 
+/// What the last wait ended with, beside requests and signals.
+#[derive(Clone, Copy, Default)]
+struct News {
+    links: bool,
+    mounts: bool,
+}
+
 impl Broker {
     fn run(mut self) -> anyhow::Result<ExitCode> {
         let code = loop {
@@ -130,10 +137,10 @@ impl Broker {
                 dataplane.kill();
                 self.ending = Some(now + GRACE);
             }
-            self.wait(now)?;
+            let news = self.wait(now)?;
             self.read_signals();
             self.serve();
-            self.follow();
+            self.follow(news);
             if let Some(code) = self.bury() {
                 break code;
             }
@@ -169,7 +176,7 @@ impl Broker {
     }
 
     /// Sleeps until there is something to do.
-    fn wait(&self, now: Instant) -> anyhow::Result<()> {
+    fn wait(&self, now: Instant) -> anyhow::Result<News> {
         let mut fds = vec![
             PollFd::new(&self.signals, PollFlags::IN),
             PollFd::from_borrowed_fd(self.grants.devices.links.descriptor(), PollFlags::IN),
@@ -188,7 +195,8 @@ impl Broker {
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
         });
         match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Ok(_) => Ok(News { links: !fds[1].revents().is_empty(), mounts: !fds[2].revents().is_empty() }),
+            Err(rustix::io::Errno::INTR) => Ok(News::default()),
             Err(error) => Err(std::io::Error::from(error)).context("poll"),
         }
     }
@@ -218,17 +226,23 @@ impl Broker {
                 let _ = sd_notify::notify(&[NotifyState::Ready]);
             }
         }
-        if served.ended {
+        if served.ended && self.ending.is_none() {
             // It is dead already, or cannot go on.
             dataplane.kill();
         }
     }
 
-    fn follow(&mut self) {
-        let mut notices = self.grants.devices.namespace_changes();
-        match self.grants.devices.link_changes() {
-            Ok(links) => notices.extend(links),
-            Err(error) => tracing::warn!("link notices: {error}"),
+    fn follow(&mut self, news: News) {
+        let mut notices = Vec::new();
+        // Mount changes are told once a poll, so they are looked at now; each look costs a few calls a name.
+        if news.mounts {
+            notices = self.grants.devices.namespace_changes();
+        }
+        if news.links {
+            match self.grants.devices.link_changes() {
+                Ok(links) => notices.extend(links),
+                Err(error) => tracing::warn!("link notices: {error}"),
+            }
         }
         if let Some(dataplane) = &mut self.dataplane {
             for notice in notices {

@@ -138,6 +138,7 @@ const ALLOWED: &[c::c_long] = &[
     c::SYS_getcwd,
     c::SYS_mkdirat,
     c::SYS_unlinkat,
+    c::SYS_linkat,
     c::SYS_renameat,
     c::SYS_renameat2,
     c::SYS_fsync,
@@ -160,6 +161,7 @@ const ALLOWED_OLD: &[c::c_long] = &[
     c::SYS_readlink,
     c::SYS_mkdir,
     c::SYS_unlink,
+    c::SYS_link,
     c::SYS_rmdir,
     c::SYS_rename,
     c::SYS_dup2,
@@ -184,8 +186,9 @@ const IOCTLS: &[u64] = &[
     0x8004_54d7,
 ];
 
-/// prctl: names of threads and of memory.
-const PRCTLS: &[u64] = &[c::PR_SET_NAME as u64, c::PR_GET_NAME as u64, 0x5356_4d41];
+/// prctl: names of threads and of memory (PR_SET_VMA), and what libpcap's own libraries ask at their start.
+const PRCTLS: &[u64] =
+    &[c::PR_SET_NAME as u64, c::PR_GET_NAME as u64, c::PR_CAPBSET_READ as u64, 0x5356_4d41];
 
 pub fn restrict() -> Result<(), Error> {
     for program in programs()? {
