@@ -1,27 +1,27 @@
 //! Keeps the host's own stack off an interface that is a port.
 //!
 //! The host would otherwise read what guests send: an address on the device would answer, IPv6 would make
-//! itself an address, and an isolated network would leak into the host. So a BPF program on the ingress
+//! itself an address, and an isolated network would leak into the host. So a classic BPF program on the ingress
 //! hook drops every frame there; AF_PACKET sockets stand in front of that hook and see them all. IPv6 is
 //! switched off on the device, so that the host sends no router solicitations and reports into the network.
 //!
-//! The guard is a kernel object with a fixed priority and handle. It outlives its maker: after a crash the
-//! device stays guarded, [`install`] finds the old guard, [`release`] takes it away. What is to be restored
-//! is written into the filter's name, so that no second crash can lose it.
+//! The guard is a kernel object with a fixed priority and one of two handles. It outlives its maker: after a
+//! crash the device stays guarded, [`install`] finds the old guard, [`release`] takes it away. What is to be
+//! restored is told by the handle, so that no second crash can lose it.
 //!
 //! Left out: frames that the host itself sends by the device (an address configured on it makes it send
 //! ARP requests). Switching IPv6 off deletes the device's IPv6 addresses; switching it on again brings back
 //! the link-local one only.
 
+use crate::netlink::tc::{Filter, drop_all};
 use crate::netlink::{Link, Netlink};
-use crate::sys;
 use std::io;
-use std::os::fd::AsFd;
 
 /// "sd", and low enough to come before what others may have put there.
 const PRIORITY: u16 = 1;
 const HANDLE: u32 = 0x7364;
-const NAME: &str = "switchd-guard";
+/// The handle where IPv6 had been off before.
+const HANDLE_IPV6_OFF: u32 = 0x7365;
 
 /// Says that an interface is guarded. Dropping it leaves the guard in place: give it to [`release`].
 #[derive(Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct HostGuard {
 }
 
 /// Guards the interface `name` of the calling thread's namespace; once more is no error.
-/// ENODEV when there is none, EPERM without CAP_NET_ADMIN and CAP_BPF.
+/// ENODEV when there is none, EPERM without CAP_NET_ADMIN.
 pub fn install(netlink: &mut Netlink, name: &str) -> io::Result<HostGuard> {
     let Some(Link { index, .. }) = netlink.link(name)? else {
         return Err(io::Error::from_raw_os_error(libc::ENODEV));
@@ -41,10 +41,8 @@ pub fn install(netlink: &mut Netlink, name: &str) -> io::Result<HostGuard> {
         Some(saved) => saved,
         None => ipv6_is_off(name),
     };
-    let program = sys::bpf::load_drop_all()?;
     netlink.add_clsact(index)?;
-    let label = format!("{NAME} ipv6-was-{}", if ipv6_was_off { "off" } else { "on" });
-    netlink.set_ingress_program(index, PRIORITY, HANDLE, program.as_fd(), &label)?;
+    netlink.drop_all_on_ingress(index, PRIORITY, handle(ipv6_was_off))?;
     if let Err(error) = switch_ipv6(name, true) {
         release(netlink, name)?;
         return Err(error);
@@ -56,7 +54,7 @@ pub fn install(netlink: &mut Netlink, name: &str) -> io::Result<HostGuard> {
 pub fn release(netlink: &mut Netlink, name: &str) -> io::Result<bool> {
     let Some(Link { index, .. }) = netlink.link(name)? else { return Ok(false) };
     let Some(ipv6_was_off) = installed(netlink, index)? else { return Ok(false) };
-    netlink.delete_ingress_filter(index, PRIORITY, HANDLE)?;
+    netlink.delete_ingress_filter(index, PRIORITY, handle(ipv6_was_off))?;
     if netlink.filters(index)?.is_empty() {
         // Ours, or one that did nothing.
         let _ = netlink.delete_clsact(index);
@@ -81,12 +79,17 @@ pub fn guarded(netlink: &mut Netlink) -> io::Result<Vec<HostGuard>> {
 /// Whether the guard is there, and if so, whether IPv6 had been off before it.
 fn installed(netlink: &mut Netlink, index: u32) -> io::Result<Option<bool>> {
     let filters = netlink.ingress_filters(index)?;
-    let mut names = filters
-        .iter()
-        .filter(|filter| filter.priority == PRIORITY && filter.handle == HANDLE)
-        .filter_map(|filter| filter.name.as_deref())
-        .filter(|name| name.starts_with(NAME));
-    Ok(names.next().map(|name| name.ends_with("ipv6-was-off")))
+    let ours = |filter: &&Filter| filter.priority == PRIORITY && filter.program == drop_all();
+    let mut states = filters.iter().filter(ours).filter_map(|filter| match filter.handle {
+        HANDLE => Some(false),
+        HANDLE_IPV6_OFF => Some(true),
+        _ => None,
+    });
+    Ok(states.next())
+}
+
+fn handle(ipv6_was_off: bool) -> u32 {
+    if ipv6_was_off { HANDLE_IPV6_OFF } else { HANDLE }
 }
 
 fn ipv6_switch(name: &str) -> String {

@@ -126,7 +126,7 @@ fn a_guard_survives_its_maker_and_is_found_again() {
     // A second start: the guard is replaced, and what was before the first one is restored at last.
     drop(stage.install());
     assert_eq!(stage.guarded().len(), 1);
-    assert_eq!(stage.tc(&["filter", "show", "dev", "v0", "ingress"]).matches("switchd-guard").count(), 1);
+    assert_eq!(stage.tc(&["filter", "show", "dev", "v0", "ingress"]).matches("bytecode").count(), 1);
     assert!(stage.release());
     assert_eq!(stage.ipv6_is_off(), "0");
     assert_eq!(stage.guarded(), []);

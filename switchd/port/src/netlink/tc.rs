@@ -2,20 +2,20 @@
 //! (linux/pkt_sched.h, linux/pkt_cls.h).
 
 use super::{Netlink, Reply, attributes, text_of, u32_of};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption,
 };
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// struct tcmsg.
 const HEADER: usize = 20;
 const RTM_NEWTFILTER: u16 = 44;
 const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
-const TCA_BPF_NAME: u16 = 7;
+const TCA_BPF_OPS_LEN: u16 = 4;
+const TCA_BPF_OPS: u16 = 5;
 const ETH_P_ALL: u16 = 3;
 /// The ingress and the egress hook of clsact.
 const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: TcHandle::MIN_INGRESS };
@@ -27,8 +27,8 @@ pub struct Filter {
     pub priority: u16,
     pub handle: u32,
     pub kind: String,
-    /// The name that a BPF filter was given.
-    pub name: Option<String>,
+    /// The classic BPF program, as raw instructions.
+    pub program: Vec<u8>,
 }
 
 impl Filter {
@@ -38,15 +38,15 @@ impl Filter {
             handle: u32_of(body.get(8..)?)?,
             priority: (u32_of(body.get(16..)?)? >> 16) as u16,
             kind: String::new(),
-            name: None,
+            program: Vec::new(),
         };
         for (kind, value) in attributes(body, HEADER) {
             match kind {
                 TCA_KIND => filter.kind = text_of(value),
                 TCA_OPTIONS if filter.kind == "bpf" => {
-                    filter.name = attributes(value, 0)
-                        .find(|&(kind, _)| kind == TCA_BPF_NAME)
-                        .map(|(_, name)| text_of(name));
+                    filter.program = attributes(value, 0)
+                        .find(|&(kind, _)| kind == TCA_BPF_OPS)
+                        .map_or_else(Vec::new, |(_, raw)| raw.to_vec());
                 }
                 _ => {}
             }
@@ -63,6 +63,14 @@ fn message(index: u32, parent: TcHandle, handle: u32, info: u32) -> TcMessage {
 /// tcm_info of a filter: priority and, in network order, protocol.
 fn info(priority: u16) -> u32 {
     u32::from(priority) << 16 | u32::from(ETH_P_ALL.to_be())
+}
+
+/// struct sock_filter: BPF_RET | BPF_K, no jumps, TC_ACT_SHOT.
+pub fn drop_all() -> [u8; 8] {
+    let mut raw = [0; 8];
+    raw[..2].copy_from_slice(&6u16.to_ne_bytes());
+    raw[4..].copy_from_slice(&2u32.to_ne_bytes());
+    raw
 }
 
 impl Netlink {
@@ -110,21 +118,20 @@ impl Netlink {
         }
     }
 
-    /// Puts a direct-action BPF program on ingress, in place of one of the same priority and handle.
-    pub fn set_ingress_program(
-        &mut self,
-        index: u32,
-        priority: u16,
-        handle: u32,
-        program: BorrowedFd<'_>,
-        name: &str,
-    ) -> io::Result<()> {
+    /// Puts a filter on ingress that drops every frame, in place of one of the same priority and handle.
+    ///
+    /// A classic BPF program in direct-action mode: `ret TC_ACT_SHOT`. Unlike eBPF it needs no privilege
+    /// beyond CAP_NET_ADMIN in the namespace, so it works in a user namespace too.
+    pub fn drop_all_on_ingress(&mut self, index: u32, priority: u16, handle: u32) -> io::Result<()> {
+        let raw = |kind, value: &[u8]| {
+            TcOption::Bpf(TcFilterBpfOption::Other(DefaultNla::new(kind, value.to_vec())))
+        };
         let mut message = message(index, INGRESS, handle, info(priority));
         message.attributes = vec![
             TcAttribute::Kind("bpf".into()),
             TcAttribute::Options(vec![
-                TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd() as u32)),
-                TcOption::Bpf(TcFilterBpfOption::ProgName(name.to_owned())),
+                raw(TCA_BPF_OPS_LEN, &1u16.to_ne_bytes()),
+                raw(TCA_BPF_OPS, &drop_all()),
                 TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::from_bits_retain(1))),
             ]),
         ];

@@ -4,7 +4,6 @@
 //! is free of `unsafe`. A kernel structure that is not in libc is written down here with the header it
 //! comes from: the C headers of the build machine are never asked.
 
-pub mod bpf;
 pub mod cpu;
 pub mod ethtool;
 pub mod packet;
