@@ -167,8 +167,8 @@ impl<'a> Script<'a> {
             println!(
                 "  {:<15}{:>10} {:>10} {:>10}",
                 port["name"].as_str().unwrap_or("?"),
-                counters["rx_frames"],
-                counters["tx_frames"],
+                counters["rx_frames"].as_u64().unwrap_or(0),
+                counters["tx_frames"].as_u64().unwrap_or(0),
                 sum("dropped_in") + sum("dropped_out")
             );
         }
