@@ -69,6 +69,12 @@ impl Server {
         self.ask(&format!("POST {path} HTTP/1.1\r\nContent-Type: application/json"), body).await
     }
 
+    /// Sockets that the server holds: they bear its path.
+    pub fn sockets(&self) -> usize {
+        let table = std::fs::read_to_string("/proc/net/unix").unwrap();
+        table.lines().filter(|line| line.ends_with(self.path.to_str().unwrap())).count()
+    }
+
     /// Waits for the server's end.
     pub async fn stop(mut self) {
         let _ = self.stop.take().unwrap().send(());
