@@ -65,7 +65,10 @@ impl Client {
             .uri(path)
             .header("host", "switchd")
             .header("content-type", content_type.unwrap_or("application/json"))
-            .header("accept", "*/*")
+            .header(
+                "accept",
+                if path.starts_with("/v1/config?form=toml") { "application/toml" } else { "*/*" },
+            )
             .body(Full::new(Bytes::copy_from_slice(body)))
             .map_err(Failure::broken)?;
         let response = sender.send_request(request).await.map_err(Failure::broken)?;
