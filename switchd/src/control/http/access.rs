@@ -1,15 +1,17 @@
 //! Who may ask for what.
 //!
-//! The kernel decides who can connect at all: the socket's mode and its folder's. Of those that got in,
-//! SO_PEERCRED tells the uid and gid at the time of `connect`:
+//! The kernel decides who can connect at all: the socket's mode and its folder's. Of those that got in, the
+//! kernel tells uid, gid and groups at the time of `connect` (SO_PEERCRED, SO_PEERGROUPS):
 //!
 //! - uid 0, and the user who started the daemon, may do everything;
-//! - a member of the socket's group may do everything. When the mode keeps others out (no `o+w`), whoever
-//!   else got in was let in by the group (or an ACL), so it counts as a member;
-//! - with a socket open to all, only the caller's *primary* group is known to us (supplementary groups are not
-//!   part of SO_PEERCRED); anyone else may read: GET and HEAD.
+//! - members of the socket's group may do everything, where its mode lets the group write;
+//! - anyone else may read: GET and HEAD.
 //!
-//! In a user namespace the kernel translates the uids: uid 0 there is the user who made the namespace.
+//! Group and mode are those that the daemon gave the socket. A `chmod` afterwards lets more people in, but
+//! gives nobody more rights. In a user namespace the kernel translates the ids: uid 0 there is the user who
+//! made the namespace.
+
+use std::sync::Arc;
 
 use axum::http::Method;
 use switchd_api::reply::ErrorCode;
@@ -17,11 +19,12 @@ use switchd_api::reply::ErrorCode;
 use super::error::Failure;
 
 /// The other end of a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Peer {
     pub uid: u32,
     pub gid: u32,
-    pub pid: Option<i32>,
+    /// Supplementary groups.
+    pub groups: Arc<[u32]>,
 }
 
 /// What the rule needs to know about the socket.
@@ -42,18 +45,16 @@ pub enum Access {
 }
 
 const GROUP_WRITE: u32 = 0o020;
-const OTHERS_WRITE: u32 = 0o002;
 
 impl Policy {
-    pub fn access(&self, peer: Peer) -> Access {
-        let by_uid = peer.uid == 0 || peer.uid == self.owner;
-        let by_group =
-            self.mode & GROUP_WRITE != 0 && (self.mode & OTHERS_WRITE == 0 || peer.gid == self.group);
-        if by_uid || by_group { Access::All } else { Access::Read }
+    pub fn access(&self, peer: &Peer) -> Access {
+        let owner = peer.uid == 0 || peer.uid == self.owner;
+        let member = peer.gid == self.group || peer.groups.contains(&self.group);
+        if owner || (member && self.mode & GROUP_WRITE != 0) { Access::All } else { Access::Read }
     }
 
     /// Whether `peer` may use `method` on `path`.
-    pub fn check(&self, peer: Peer, method: &Method, path: &str) -> Result<(), Failure> {
+    pub fn check(&self, peer: &Peer, method: &Method, path: &str) -> Result<(), Failure> {
         if *method == Method::GET || *method == Method::HEAD || self.access(peer) == Access::All {
             return Ok(());
         }
@@ -66,7 +67,7 @@ impl Policy {
         );
         Err(Failure::new(ErrorCode::Denied, message)
             .hint(format!(
-                "run it as root or as uid {}, or with group {} as the primary group (newgrp)",
+                "run it as root or as uid {}, or join group {} and log in again",
                 self.owner, self.group
             ))
             .close())
@@ -82,34 +83,40 @@ mod tests {
     const OWNER: Policy = Policy { owner: 1000, group: 400, mode: 0o600 };
 
     fn peer(uid: u32, gid: u32) -> Peer {
-        Peer { uid, gid, pid: Some(7) }
+        Peer { uid, gid, groups: [].into() }
     }
 
     #[test]
     fn root_and_the_owner_may_do_everything_whatever_the_mode() {
         for policy in [OPEN, GROUP, OWNER] {
-            assert_eq!(policy.access(peer(0, 0)), Access::All);
-            assert_eq!(policy.access(peer(1000, 1000)), Access::All);
+            assert_eq!(policy.access(&peer(0, 0)), Access::All);
+            assert_eq!(policy.access(&peer(1000, 1000)), Access::All);
         }
     }
 
     #[test]
     fn the_group_may_do_everything_where_the_mode_says_so() {
-        assert_eq!(OPEN.access(peer(2000, 400)), Access::All);
-        assert_eq!(GROUP.access(peer(2000, 400)), Access::All);
-        assert_eq!(OWNER.access(peer(2000, 400)), Access::Read);
-        // Let in by a supplementary group: the mode shuts others out, so the kernel has checked it.
-        assert_eq!(GROUP.access(peer(2000, 2000)), Access::All);
+        let second = Peer { groups: [27, 400].into(), ..peer(2000, 2000) };
+        for member in [peer(2000, 400), second] {
+            assert_eq!(OPEN.access(&member), Access::All);
+            assert_eq!(GROUP.access(&member), Access::All);
+            assert_eq!(OWNER.access(&member), Access::Read);
+        }
+    }
+
+    #[test]
+    fn a_chmod_behind_our_back_gives_nobody_more_rights() {
+        assert_eq!(GROUP.access(&peer(2000, 2000)), Access::Read);
     }
 
     #[test]
     fn a_stranger_on_an_open_socket_may_only_read() {
         let stranger = peer(2000, 2000);
-        assert_eq!(OPEN.access(stranger), Access::Read);
-        assert!(OPEN.check(stranger, &Method::GET, "/v1/status").is_ok());
-        assert!(OPEN.check(stranger, &Method::HEAD, "/v1/status").is_ok());
+        assert_eq!(OPEN.access(&stranger), Access::Read);
+        assert!(OPEN.check(&stranger, &Method::GET, "/v1/status").is_ok());
+        assert!(OPEN.check(&stranger, &Method::HEAD, "/v1/status").is_ok());
         for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-            let failure = OPEN.check(stranger, &method, "/v1/networks").unwrap_err();
+            let failure = OPEN.check(&stranger, &method, "/v1/networks").unwrap_err();
             assert_eq!(failure.status.as_u16(), 403);
             assert_eq!(failure.body.code, ErrorCode::Denied);
             assert!(failure.body.message.contains("uid 2000"), "{}", failure.body.message);

@@ -130,7 +130,7 @@ pub(super) async fn serve(
     let service = hyper::service::service_fn({
         let activity = activity.clone();
         move |request| -> Pin<Box<dyn Future<Output = _> + Send>> {
-            Box::pin(answer(request, peer, router.clone(), activity.clone()))
+            Box::pin(answer(request, peer.clone(), router.clone(), activity.clone()))
         }
     });
     let mut conn = http1::Builder::new()

@@ -23,7 +23,7 @@ pub struct Binary(Vec<u8>);
         description = "A software switch for guests on one host, spoken to over a unix socket.\n\n\
             Access: root (uid 0), the user who started the daemon, and members of the socket's group may do \
             everything. Where the socket's mode lets others connect, they may use GET and HEAD only; anything \
-            else is answered 403. The caller is known by SO_PEERCRED.\n\n\
+            else is answered 403. The caller is known by SO_PEERCRED and SO_PEERGROUPS.\n\n\
             Bodies: at most 1 MiB, unknown keys and keys that stand twice are errors, numbers are raw. Every \
             error has the body ErrorBody; `code` says what kind it is. At most 256 connections (the one idle \
             for longest makes room), 64 of them event or capture streams; an idle connection is closed after \

@@ -86,7 +86,7 @@ pub fn router(app: App) -> Router {
 /// Refuses by rights.
 async fn admit(State(app): State<App>, request: Request, next: Next) -> Result<Response, Failure> {
     match request.extensions().get::<Peer>() {
-        Some(&peer) => app.policy.check(peer, request.method(), request.uri().path())?,
+        Some(peer) => app.policy.check(peer, request.method(), request.uri().path())?,
         None => return Err(Failure::new(ErrorCode::Denied, "it is not known who is asking").close()),
     }
     Ok(next.run(request).await)

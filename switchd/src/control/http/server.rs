@@ -108,7 +108,8 @@ pub async fn serve(
             }
         };
         let Ok(credentials) = stream.peer_cred() else { continue };
-        let peer = Peer { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid() };
+        let groups = switchd_port::sys::peer::groups(&stream).unwrap_or_default().into();
+        let peer = Peer { uid: credentials.uid(), gid: credentials.gid(), groups };
         if table.connections.len() >= limits.connections {
             let evicted = table.evict();
             // The evicted task closes its socket before the next accept.

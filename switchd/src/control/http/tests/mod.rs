@@ -17,7 +17,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// Lets in whoever runs the tests.
-pub const POLICY: Policy = Policy { owner: 0, group: 0, mode: 0o660 };
+pub fn policy() -> Policy {
+    Policy { owner: rustix::process::getuid().as_raw(), group: 0, mode: 0o600 }
+}
 
 /// Short times, so that a test does not wait for long.
 pub const QUICK: Limits = Limits {
@@ -43,7 +45,7 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        let router = router(App::new(engine.clone(), POLICY, limits));
+        let router = router(App::new(engine.clone(), policy(), limits));
         let (stop, stopped) = oneshot::channel();
         let stopped = async { stopped.await.unwrap_or_default() };
         let task = tokio::spawn(serve(listener, router, limits, stopped));

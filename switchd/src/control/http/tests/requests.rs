@@ -71,8 +71,8 @@ async fn status(app: &App, peer: Option<Peer>, method: &str, path: &str) -> Stat
 async fn a_stranger_on_an_open_socket_changes_nothing() {
     let policy = Policy { owner: 1000, group: 400, mode: 0o666 };
     let app = App::new(testing::engine(), policy, Limits::DEFAULT);
-    let stranger = Some(Peer { uid: 2000, gid: 2000, pid: None });
-    let member = Some(Peer { uid: 2000, gid: 400, pid: None });
+    let stranger = Some(Peer { uid: 2000, gid: 2000, groups: [].into() });
+    let member = Some(Peer { uid: 2000, gid: 2000, groups: [400].into() });
     for (method, path) in [
         ("POST", "/v1/networks"),
         ("PATCH", "/v1/networks/lab"),
@@ -83,10 +83,18 @@ async fn a_stranger_on_an_open_socket_changes_nothing() {
         ("POST", "/v1/config/confirm"),
         ("POST", "/v1/capture"),
     ] {
-        assert_eq!(status(&app, stranger, method, path).await, StatusCode::FORBIDDEN, "{method} {path}");
-        assert_ne!(status(&app, member, method, path).await, StatusCode::FORBIDDEN, "{method} {path}");
+        assert_eq!(
+            status(&app, stranger.clone(), method, path).await,
+            StatusCode::FORBIDDEN,
+            "{method} {path}"
+        );
+        assert_ne!(
+            status(&app, member.clone(), method, path).await,
+            StatusCode::FORBIDDEN,
+            "{method} {path}"
+        );
     }
-    assert_eq!(status(&app, stranger, "GET", "/v1/openapi.json").await, StatusCode::OK);
+    assert_eq!(status(&app, stranger.clone(), "GET", "/v1/openapi.json").await, StatusCode::OK);
     assert_eq!(
         status(&app, None, "GET", "/v1/openapi.json").await,
         StatusCode::FORBIDDEN,
@@ -96,7 +104,7 @@ async fn a_stranger_on_an_open_socket_changes_nothing() {
 
 #[tokio::test]
 async fn the_document_and_the_routes_are_the_same() {
-    let app = App::new(testing::engine(), POLICY, Limits::DEFAULT);
+    let app = App::new(testing::engine(), policy(), Limits::DEFAULT);
     let document = serde_json::to_value(document()).unwrap();
     let described = document["paths"].as_object().unwrap();
     let routed: BTreeSet<&str> = routes().into_iter().map(|(path, _)| path).collect();

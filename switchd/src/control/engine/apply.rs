@@ -1,0 +1,112 @@
+//! Whole configurations: apply, diff, and the window in which an apply waits for its confirmation.
+//!
+//! Within the window the new configuration is in force and the old one is on the disk. So a crash or a
+//! restart rolls back by itself, and so does the end of the window.
+
+use super::Engine;
+use super::change::Save;
+use super::errors::conflict;
+use super::execute::Mode;
+use crate::config;
+use std::time::{Duration, Instant};
+use switchd_api::model::Desired;
+use switchd_api::reply::{ApplyReply, ErrorBody};
+
+/// A whole configuration as a client sends it.
+pub enum Source {
+    /// TOML text; `name` is shown in error reports.
+    Toml {
+        text: String,
+        name: String,
+    },
+    Desired(Desired),
+}
+
+pub(super) struct Window {
+    pub deadline: Instant,
+    /// What comes back without a confirmation.
+    pub before: Desired,
+}
+
+impl Engine {
+    pub(super) fn read(&self, source: Source) -> Result<Desired, ErrorBody> {
+        match source {
+            Source::Toml { text, name } => {
+                config::parse_toml(&text, &name, &self.process.capture_dir).map_err(|report| report.body())
+            }
+            Source::Desired(desired) => self.validated(&desired).map(|_| desired),
+        }
+    }
+
+    /// Puts a whole configuration in force; what it does not name is deleted.
+    pub fn apply(
+        &mut self,
+        source: Source,
+        dry_run: bool,
+        confirm: Option<Duration>,
+    ) -> Result<ApplyReply, ErrorBody> {
+        let desired = self.read(source)?;
+        let changes = config::changes(&config::plan(&self.running, &desired));
+        if dry_run {
+            return Ok(ApplyReply { changes, applied: false, confirm_within: None });
+        }
+        self.refuse_in_window()?;
+        let before = self.running.clone();
+        let save = if confirm.is_some() { Save::Not } else { Save::Yes };
+        self.transact(desired, save, Mode::Strict)?;
+        let confirm_within = confirm.map(|time| time.as_secs());
+        let what = format!("{} changes", changes.len());
+        match confirm {
+            Some(time) => {
+                self.window = Some(Window { deadline: self.now() + time, before });
+                let message = format!("{what}; rolled back after {} s unless confirmed", time.as_secs());
+                self.events.tell("config.applied", "config", message);
+                self.wake.notify_one();
+            }
+            None => self.events.tell("config.applied", "config", what),
+        }
+        Ok(ApplyReply { changes, applied: true, confirm_within })
+    }
+
+    /// Keeps what was applied. Durable when it returns; if it cannot be saved, the window goes on.
+    pub fn confirm(&mut self) -> Result<ApplyReply, ErrorBody> {
+        let Some(window) = &self.window else {
+            return Err(conflict("nothing waits for a confirmation", "switchctl apply FILE --confirm 60s"));
+        };
+        let changes = config::changes(&config::plan(&window.before, &self.running));
+        self.means.disk.save(&self.running).map_err(|message| {
+            super::errors::hinted(
+                switchd_api::reply::ErrorCode::Unavailable,
+                format!("the configuration could not be saved and is not confirmed: {message}"),
+                "make room, and confirm again before the time is over",
+            )
+        })?;
+        self.saved = self.running.clone();
+        self.window = None;
+        self.events.tell("config.confirmed", "config", format!("{} changes", changes.len()));
+        Ok(ApplyReply { changes, applied: true, confirm_within: None })
+    }
+
+    /// What `apply` would change.
+    pub fn diff(&self, source: Source) -> Result<ApplyReply, ErrorBody> {
+        let desired = self.read(source)?;
+        let changes = config::changes(&config::plan(&self.running, &desired));
+        Ok(ApplyReply { changes, applied: false, confirm_within: None })
+    }
+
+    /// The window is over.
+    pub(super) fn roll_back(&mut self, now: Instant) {
+        if self.window.as_ref().is_none_or(|window| window.deadline > now) {
+            return;
+        }
+        if let Some(window) = self.window.take() {
+            // What was on the disk needs no saving; it was valid when it was put in force.
+            match self.transact(window.before, Save::Not, Mode::Lenient) {
+                Ok(()) => {
+                    self.events.tell("config.rolled-back", "config", "the time to confirm is over");
+                }
+                Err(error) => self.events.tell("config.rolled-back", "config", error.message),
+            }
+        }
+    }
+}

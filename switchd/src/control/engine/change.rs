@@ -1,0 +1,137 @@
+//! The transaction: a whole new configuration is put in force, or nothing is.
+
+use super::Engine;
+use super::errors::{conflict, error, hinted};
+use super::execute::Mode;
+use super::target::{TapeTo, Target};
+use super::{plan, resolve};
+use crate::config;
+use crate::worker::command::NetworkConfig;
+use std::collections::{BTreeMap, BTreeSet};
+use switchd_api::model::Desired;
+use switchd_api::reply::{ErrorBody, ErrorCode};
+use switchd_wire::MacAddr;
+
+/// Mirrors and live captures on one worker: a port's are a set of 32 bits.
+pub(super) const MIRRORS_A_WORKER: usize = 32;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Save {
+    Yes,
+    /// Until it is confirmed.
+    Not,
+}
+
+impl Engine {
+    /// A user's change to the running configuration, made durable before it returns.
+    pub(super) fn change(
+        &mut self,
+        edit: impl FnOnce(&mut Desired) -> Result<(), ErrorBody>,
+    ) -> Result<(), ErrorBody> {
+        self.refuse_in_window()?;
+        let mut desired = self.running.clone();
+        edit(&mut desired)?;
+        self.transact(desired, Save::Yes, Mode::Strict)
+    }
+
+    /// Values as types, or what is wrong with them.
+    pub(super) fn validated(&self, desired: &Desired) -> Result<config::Validated, ErrorBody> {
+        config::validate(desired, &self.process.capture_dir).map_err(|problems| config::error_body(&problems))
+    }
+
+    /// From the running configuration to this one.
+    pub(super) fn transact(&mut self, desired: Desired, save: Save, mode: Mode) -> Result<(), ErrorBody> {
+        let validated = self.validated(&desired)?;
+        let addresses = self.addresses(&validated)?;
+        let target = resolve::resolve(&validated, &addresses);
+        let (steps, places) = plan::plan(&self.target, &target, &self.places, self.means.workers.count());
+        if mode == Mode::Strict {
+            self.refuse_too_many_mirrors(&target, &places)?;
+        }
+        let outcome = self.execute(steps, mode).and_then(|done| match save {
+            Save::Not => Ok(()),
+            Save::Yes => self.means.disk.save(&desired).map_err(|message| {
+                self.undo(done);
+                // The new state may be on the disk all the same.
+                let _ = self.means.disk.save(&self.saved);
+                hinted(
+                    ErrorCode::Unavailable,
+                    format!("the configuration could not be saved, so nothing was changed: {message}"),
+                    format!("is there room and permission in {}?", self.process.state_dir.display()),
+                )
+            }),
+        });
+        if outcome.is_ok() {
+            self.target = target;
+            self.places = places;
+            if save == Save::Yes {
+                self.saved = desired.clone();
+            }
+            self.running = desired;
+        }
+        self.release_unused();
+        self.end_finished_captures();
+        self.wake.notify_one();
+        outcome
+    }
+
+    /// Of the taps that are given none.
+    fn addresses(&mut self, validated: &config::Validated) -> Result<BTreeMap<String, MacAddr>, ErrorBody> {
+        let given: BTreeSet<MacAddr> = validated.ports.values().filter_map(|plan| plan.mac).collect();
+        let mut addresses = BTreeMap::new();
+        for (name, plan) in &validated.ports {
+            if plan.mac.is_none() && matches!(plan.backend, config::Backend::Tap { .. }) {
+                let chosen = self.means.disk.address(name, &|mac| given.contains(&mac));
+                let mac = chosen.map_err(|message| internal(format!("port {name}: {message}")))?;
+                addresses.insert(name.to_string(), mac);
+            }
+        }
+        Ok(addresses)
+    }
+
+    fn refuse_too_many_mirrors(&self, target: &Target, places: &plan::Places) -> Result<(), ErrorBody> {
+        let mut count: BTreeMap<usize, usize> = BTreeMap::new();
+        let tapes = target.mirrors.values().chain(self.captures.tapes());
+        for tape in tapes {
+            let network = target.networks_of_mirror(tape).into_iter().next();
+            let worker = network.and_then(|network| places.get(&network).copied()).unwrap_or(0);
+            *count.entry(worker).or_default() += 1;
+        }
+        match count.into_iter().find(|&(_, count)| count > MIRRORS_A_WORKER) {
+            None => Ok(()),
+            Some((worker, count)) => Err(conflict(
+                format!(
+                    "worker {worker} would have {count} mirrors and live captures; at most {MIRRORS_A_WORKER}"
+                ),
+                "switchctl mirror list",
+            )),
+        }
+    }
+
+    pub(super) fn refuse_in_window(&self) -> Result<(), ErrorBody> {
+        match &self.window {
+            None => Ok(()),
+            Some(window) => {
+                let left = window.deadline.saturating_duration_since(self.now()).as_secs_f64().ceil();
+                Err(conflict(
+                    format!("an applied configuration waits for its confirmation for {left} more seconds"),
+                    "switchctl confirm, or wait until it is rolled back",
+                ))
+            }
+        }
+    }
+}
+
+/// The MTU that a network has in a configuration.
+pub(super) fn mtu_of(target: &Target, network: &str) -> u16 {
+    target.networks.get(network).map_or(NetworkConfig::default().mtu, |net| net.config.mtu)
+}
+
+/// Whether a mirror writes a file.
+pub(super) fn is_file(to: &TapeTo) -> bool {
+    matches!(to, TapeTo::File(_))
+}
+
+pub(super) fn internal(message: impl Into<String>) -> ErrorBody {
+    error(ErrorCode::Internal, message)
+}

@@ -1,0 +1,193 @@
+//! Devices: asked of the broker, kept while a port or uplink stands on them, given back afterwards.
+//!
+//! A grant outlives the port within one change: a tap is deleted, and an interface given back to the host,
+//! only after the change was saved (or undone) and no port stands on it any more. So a port that moves to
+//! another network keeps its tap, and undoing a removal finds the guest's interface as it was.
+
+use super::Engine;
+use super::errors::hinted;
+use super::means::Opened;
+use super::target::Backend;
+use super::troubles::Object;
+use crate::broker::{Refused, Role};
+use crate::worker::command::{Command, Outcome};
+use switchd_api::reply::{ErrorBody, ErrorCode};
+
+/// Something that the broker holds for us.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Grant {
+    Tap { name: String, netns: Option<String> },
+    Netdev { name: String },
+}
+
+impl Grant {
+    pub(super) fn of(backend: &Backend) -> Grant {
+        match backend {
+            Backend::Tap { name, netns, .. } => Grant::Tap { name: name.clone(), netns: netns.clone() },
+            Backend::Netdev { name } | Backend::Uplink { name } => Grant::Netdev { name: name.clone() },
+        }
+    }
+}
+
+fn role(backend: &Backend) -> Option<Role> {
+    match backend {
+        Backend::Tap { .. } => None,
+        Backend::Netdev { .. } => Some(Role::Port),
+        Backend::Uplink { .. } => Some(Role::Uplink),
+    }
+}
+
+impl Engine {
+    /// Asks the broker for the device behind a port.
+    pub(super) fn open(&mut self, backend: &Backend, mtu: u16) -> Result<Opened, Refused> {
+        let grant = Grant::of(backend);
+        let role = role(backend);
+        let opened = match backend {
+            Backend::Tap { name, netns, mac } => {
+                self.means.broker.open_tap(name, netns.as_deref(), mtu, *mac)?
+            }
+            Backend::Netdev { name } | Backend::Uplink { name } => {
+                if self.grants.get(&grant).is_some_and(|&held| held != role) {
+                    self.means.broker.close_netdev(name)?;
+                    self.grants.remove(&grant);
+                }
+                self.means.broker.open_netdev(name, role.unwrap_or(Role::Port), mtu)?
+            }
+        };
+        self.grants.insert(grant, role);
+        Ok(opened)
+    }
+
+    /// Opens for a new port or uplink. `lenient`: without success it stands with its link down, and is
+    /// listed as in trouble.
+    pub(super) fn open_or_trouble(
+        &mut self,
+        object: Object,
+        backend: &Backend,
+        mtu: u16,
+        lenient: bool,
+    ) -> Result<Option<Opened>, ErrorBody> {
+        match self.open(backend, mtu) {
+            Ok(opened) => {
+                self.troubles.clear(&object);
+                Ok(Some(opened))
+            }
+            Err(refused) if lenient => {
+                self.trouble(object, refused.message);
+                Ok(None)
+            }
+            Err(refused) => Err(cannot_open(&object, backend, &refused)),
+        }
+    }
+
+    /// Gives back what no port stands on. Called when a change is over, whatever its outcome.
+    pub(super) fn release_unused(&mut self) {
+        let used: Vec<Grant> =
+            self.standing.backends().iter().map(|(_, backend)| Grant::of(backend)).collect();
+        let unused: Vec<Grant> = self.grants.keys().filter(|grant| !used.contains(grant)).cloned().collect();
+        for grant in unused {
+            let (what, closed) = match &grant {
+                Grant::Tap { name, netns } => {
+                    (format!("tap {name}"), self.means.broker.close_tap(name, netns.as_deref()))
+                }
+                Grant::Netdev { name } => (format!("interface {name}"), self.means.broker.close_netdev(name)),
+            };
+            if let Err(refused) = closed {
+                self.events.tell("broker.refused", what, format!("could not be released: {refused}"));
+            }
+            self.grants.remove(&grant);
+        }
+    }
+
+    /// Opens the device of a port or uplink that stands without one, and gives it to the worker.
+    pub(super) fn reopen(&mut self, object: &Object, port: &str) -> Result<(), ErrorBody> {
+        let Some((backend, mtu)) = self.standing.backend(port) else { return Ok(()) };
+        let opened = self.open(&backend, mtu).map_err(|error| cannot_open(object, &backend, &error))?;
+        let facts = opened.facts;
+        self.on_port(port, |port| Command::SetDevice { port, device: Some(opened.device) })
+            .map_err(|error| hinted(ErrorCode::Internal, format!("{object}: {error}"), "switchctl status"))?;
+        let (carrier, macs) = (facts.carrier, facts.macs.clone());
+        if let Some(kept) = self.standing.facts_mut(port) {
+            *kept = Some(facts);
+        }
+        self.tell_carrier(port, carrier);
+        if let Backend::Uplink { .. } = backend {
+            let told = self.on_port(port, |uplink| Command::SetOwn { uplink, own: macs });
+            self.complain(port, told);
+        }
+        self.troubles.clear(object);
+        let message = format!("interface {} is open", backend.interface());
+        self.events.tell(object.up_event(), object.to_string(), message);
+        Ok(())
+    }
+
+    /// Takes the device away, if the worker has not done so itself.
+    pub(super) fn take_device(&mut self, port: &str) {
+        let taken = self.on_port(port, |port| Command::SetDevice { port, device: None });
+        self.complain(port, taken);
+        if let Some(facts) = self.standing.facts_mut(port) {
+            *facts = None;
+        }
+    }
+
+    pub(super) fn tell_carrier(&mut self, port: &str, carrier: bool) {
+        let told = self.on_port(port, |port| Command::SetCarrier { port, carrier });
+        self.complain(port, told);
+        if let Some(Some(facts)) = self.standing.facts_mut(port) {
+            facts.carrier = carrier;
+        }
+    }
+
+    /// A command for the worker that has the port.
+    pub(super) fn on_port(
+        &self,
+        port: &str,
+        command: impl FnOnce(crate::worker::command::Key) -> Command,
+    ) -> Outcome {
+        match self.standing.worker_of_port(port) {
+            Some(worker) => self.means.workers.run(worker, command(port.into())),
+            None => Err(crate::worker::command::CommandError::Unknown(port.into())),
+        }
+    }
+
+    /// For commands whose failure changes nothing that could be undone.
+    pub(super) fn complain(&mut self, object: &str, outcome: Outcome) {
+        if let Err(error) = outcome {
+            self.events.tell("worker.refused", object, error.to_string());
+        }
+    }
+}
+
+/// The object of a port's name, for messages and troubles.
+pub(super) fn object_of(port: &str) -> Object {
+    match super::target::uplink_interface(port) {
+        Some(interface) => Object::Uplink(interface.to_owned()),
+        None => Object::Port(port.to_owned()),
+    }
+}
+
+fn cannot_open(object: &Object, backend: &Backend, refused: &Refused) -> ErrorBody {
+    use rustix::io::Errno;
+    let interface = backend.interface();
+    let hint = match (refused.errno.map(Errno::from_raw_os_error), backend) {
+        (Some(Errno::NODEV | Errno::NXIO | Errno::NOENT), Backend::Tap { netns: Some(netns), .. }) => {
+            format!("is there a namespace {netns}? ip netns list")
+        }
+        (Some(Errno::NODEV | Errno::NXIO | Errno::NOENT), _) => {
+            format!("is the interface there? ip link show {interface}")
+        }
+        (Some(Errno::BUSY | Errno::EXIST), Backend::Tap { .. }) => {
+            format!("another program has an interface of this name: choose another name than {interface}")
+        }
+        (Some(Errno::PERM | Errno::ACCESS), _) => {
+            "switchd lacks the privilege: start it as root, or in a user namespace of its own".to_owned()
+        }
+        _ => "switchctl status lists what is in trouble".to_owned(),
+    };
+    let named = refused.message.contains(interface);
+    let message = match named {
+        true => format!("{object}: {}", refused.message),
+        false => format!("{object}: {} {interface}: {}", backend.kind(), refused.message),
+    };
+    hinted(ErrorCode::Unavailable, message, hint)
+}

@@ -1,0 +1,90 @@
+//! What happened, for `switchctl events` and the events stream.
+//!
+//! The last [`KEPT`] events are kept; a listener that falls further behind sees a gap in the numbers.
+//! Numbers begin at 1 with every start of the dataplane process.
+
+use std::collections::VecDeque;
+use std::time::{SystemTime, UNIX_EPOCH};
+use switchd_api::reply::Event;
+use tokio::sync::broadcast;
+
+/// Events that are kept for those who come later, and that a slow listener may lag behind.
+pub const KEPT: usize = 1024;
+
+pub struct Events {
+    kept: VecDeque<Event>,
+    last: u64,
+    listeners: broadcast::Sender<Event>,
+}
+
+impl Default for Events {
+    fn default() -> Events {
+        Events { kept: VecDeque::with_capacity(64), last: 0, listeners: broadcast::channel(KEPT).0 }
+    }
+}
+
+impl Events {
+    pub fn tell(&mut self, kind: &str, object: impl Into<String>, message: impl Into<String>) {
+        self.last += 1;
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+        let event = Event {
+            seq: self.last,
+            time,
+            kind: kind.to_owned(),
+            object: object.into(),
+            message: message.into(),
+        };
+        tracing::info!(kind = event.kind, object = event.object, "{}", event.message);
+        if self.kept.len() == KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(event.clone());
+        // Nobody may be listening.
+        let _ = self.listeners.send(event);
+    }
+
+    pub fn since(&self, seq: Option<u64>) -> Vec<Event> {
+        self.kept.iter().filter(|event| seq.is_none_or(|seq| event.seq > seq)).cloned().collect()
+    }
+
+    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.listeners.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_events_are_forgotten_and_numbers_have_no_gap() {
+        let mut events = Events::default();
+        for number in 0..KEPT + 5 {
+            events.tell("test", "network n", number.to_string());
+        }
+        let kept = events.since(None);
+        assert_eq!(kept.len(), KEPT);
+        assert_eq!(kept[0].seq, 6);
+        assert!(kept.windows(2).all(|pair| pair[1].seq == pair[0].seq + 1));
+    }
+
+    #[test]
+    fn since_gives_only_newer_events() {
+        let mut events = Events::default();
+        for _ in 0..4 {
+            events.tell("test", "network n", "");
+        }
+        let seqs: Vec<u64> = events.since(Some(2)).iter().map(|event| event.seq).collect();
+        assert_eq!(seqs, [3, 4]);
+    }
+
+    #[test]
+    fn a_listener_hears_what_comes_after_it_subscribed() {
+        let mut events = Events::default();
+        events.tell("test", "network n", "before");
+        let mut listener = events.subscribe();
+        events.tell("test", "network n", "after");
+        assert_eq!(listener.try_recv().unwrap().message, "after");
+        assert!(listener.try_recv().is_err());
+    }
+}

@@ -1,0 +1,402 @@
+//! One step of a plan, carried out: broker and worker are told, `standing` follows.
+//!
+//! In *strict* mode (a user's change) a step that fails changes nothing and says why. In *lenient* mode
+//! (start, undoing, rolling back) an object that cannot come up stands without its device, or is missing,
+//! and is listed as in trouble; steps about what is missing are no errors.
+
+use super::devices::object_of;
+use super::errors::{error, hinted};
+use super::live::{Guest, Uplink};
+use super::plan::Step;
+use super::target::{Backend, Tape, TapeFile, TapeTo, uplink_port};
+use super::troubles::Object;
+use super::{Engine, target};
+use crate::worker::command::{Command, CommandError, Key, Mirror, Sink};
+use std::collections::BTreeSet;
+use switchd_api::reply::{ErrorBody, ErrorCode};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Mode {
+    Strict,
+    Lenient,
+}
+
+/// What was carried out, and what it takes to undo it.
+pub(super) struct Done {
+    steps: Vec<Step>,
+    /// Ports that wait for the user, with the reasons.
+    held: Vec<(Object, String)>,
+}
+
+impl Engine {
+    /// Carries out the steps. A failure in strict mode undoes what was done and is returned.
+    pub(super) fn execute(&mut self, steps: Vec<Step>, mode: Mode) -> Result<Done, ErrorBody> {
+        let mut done = Done { steps: Vec::with_capacity(steps.len()), held: self.troubles.held() };
+        for step in steps {
+            match self.perform(&step, mode) {
+                Ok(()) => done.steps.push(step),
+                Err(error) if mode == Mode::Lenient => {
+                    self.trouble(subject(&step), error.message);
+                    done.steps.push(step);
+                }
+                Err(error) => {
+                    self.undo(done);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    /// The inverses, last one first. Ports that were held down stay so.
+    pub(super) fn undo(&mut self, done: Done) {
+        let Done { steps, held } = done;
+        for step in steps.into_iter().rev() {
+            let step = step.inverse();
+            if let Err(error) = self.perform(&step, Mode::Lenient) {
+                self.trouble(subject(&step), error.message);
+            }
+        }
+        for (object, reason) in held {
+            let port = match &object {
+                Object::Port(port) => port.clone(),
+                Object::Uplink(interface) => uplink_port(interface),
+                Object::Network(_) | Object::Mirror(_) => continue,
+            };
+            if self.standing.backend(&port).is_some() {
+                self.take_device(&port);
+                self.troubles.hold(object, reason);
+            }
+        }
+    }
+
+    fn worker(&self, worker: usize, object: &Object, command: Command) -> Result<(), ErrorBody> {
+        self.means.workers.run(worker, command).map_err(|error| worker_refused(object, &error))
+    }
+
+    pub(super) fn perform(&mut self, step: &Step, mode: Mode) -> Result<(), ErrorBody> {
+        match step {
+            Step::AddNetwork { name, config, worker } => {
+                let command = Command::AddNetwork { name: key(name), config: config.clone() };
+                self.worker(*worker, &Object::Network(name.clone()), command)?;
+                self.standing.networks.insert(name.clone(), *worker);
+                self.troubles.clear(&Object::Network(name.clone()));
+                Ok(())
+            }
+            Step::RemoveNetwork { name, .. } => {
+                let object = Object::Network(name.clone());
+                if let Some(&worker) = self.standing.networks.get(name) {
+                    self.end_captures_of(|tape| tape.networks.iter().any(|(network, _)| network == name));
+                    self.worker(worker, &object, Command::RemoveNetwork { name: key(name) })?;
+                    self.standing.networks.remove(name);
+                }
+                self.troubles.clear(&object);
+                Ok(())
+            }
+            Step::SetNetwork { name, new, .. } => match self.standing.networks.get(name) {
+                Some(&worker) => {
+                    let command = Command::SetNetwork { name: key(name), config: new.clone() };
+                    self.worker(worker, &Object::Network(name.clone()), command)
+                }
+                None => Ok(()),
+            },
+            Step::AddUplink { interface, mtu, worker } => self.add_uplink(interface, *mtu, *worker, mode),
+            Step::RemoveUplink { interface, .. } => self.remove_uplink(interface),
+            Step::Join { network, interface, vid } => self.join(network, interface, *vid),
+            Step::Leave { network, interface, .. } => self.leave(network, interface),
+            Step::AddPort { name, guest, mtu } => self.add_port(name, guest, *mtu, mode),
+            Step::RemovePort { name, .. } => self.remove_port(name),
+            Step::SetPort { name, new, .. } if self.standing.ports.contains_key(name) => self
+                .on_port(name, |name| Command::SetPort { name, config: new.clone() })
+                .map_err(|error| worker_refused(&Object::Port(name.clone()), &error)),
+            Step::SetPort { .. } => Ok(()),
+            Step::SetMtu { port, backend, new, .. } => self.set_mtu(port, backend, *new, mode),
+            Step::FdbAdd { network, mac, vid, port } => match self.standing.networks.get(network) {
+                Some(&worker) => {
+                    let (network, port, vid) = (key(network), key(port), *vid);
+                    let object = Object::Network(network.to_string());
+                    self.worker(worker, &object, Command::FdbAdd { network, mac: *mac, vid, port })
+                }
+                None => Ok(()),
+            },
+            Step::FdbDelete { network, mac, vid, .. } => match self.standing.networks.get(network) {
+                // The entry may be gone already, with its port.
+                Some(&worker) => {
+                    let command = Command::FdbDelete { network: key(network), mac: *mac, vid: *vid };
+                    match self.means.workers.run(worker, command) {
+                        Ok(()) | Err(CommandError::Unknown(_)) => Ok(()),
+                        Err(error) => Err(worker_refused(&Object::Network(network.clone()), &error)),
+                    }
+                }
+                None => Ok(()),
+            },
+            Step::AddMirror { name, tape } => self.add_mirror(name, tape, mode),
+            Step::RemoveMirror { name, .. } => self.remove_mirror(name),
+            Step::Move { networks, from, to } => self.shift(networks, *from, *to),
+        }
+    }
+
+    fn add_uplink(&mut self, interface: &str, mtu: u16, worker: usize, mode: Mode) -> Result<(), ErrorBody> {
+        let object = Object::Uplink(interface.to_owned());
+        let backend = Backend::Uplink { name: interface.to_owned() };
+        let opened = self.open_or_trouble(object.clone(), &backend, mtu, mode == Mode::Lenient)?;
+        let (device, facts) = opened.map(|opened| (opened.device, opened.facts)).unzip();
+        let own = facts.as_ref().map(|facts| facts.macs.clone()).unwrap_or_default();
+        let name = uplink_port(interface);
+        let command = Command::AddUplink { name: key(&name), own, mtu: u32::from(mtu), device };
+        self.worker(worker, &object, command)?;
+        let carrier = facts.as_ref().is_none_or(|facts| facts.carrier);
+        let uplink = Uplink { worker, networks: BTreeSet::new(), mtu, facts };
+        self.standing.uplinks.insert(interface.to_owned(), uplink);
+        if !carrier {
+            self.tell_carrier(&name, false);
+        }
+        Ok(())
+    }
+
+    fn remove_uplink(&mut self, interface: &str) -> Result<(), ErrorBody> {
+        let object = Object::Uplink(interface.to_owned());
+        if let Some(uplink) = self.standing.uplinks.get(interface) {
+            let worker = uplink.worker;
+            let name = uplink_port(interface);
+            self.end_captures_of(|tape| tape.ports.iter().any(|(port, _)| *port == name));
+            self.worker(worker, &object, Command::RemoveUplink { name: key(&name) })?;
+            self.standing.uplinks.remove(interface);
+        }
+        self.troubles.clear(&object);
+        Ok(())
+    }
+
+    fn join(&mut self, network: &str, interface: &str, vid: Option<u16>) -> Result<(), ErrorBody> {
+        let Some(uplink) = self.standing.uplinks.get_mut(interface) else { return Ok(()) };
+        let uplink_key = key(&uplink_port(interface));
+        let command = Command::JoinUplink { network: key(network), uplink: uplink_key, vid };
+        let object = Object::Network(network.to_owned());
+        self.means.workers.run(uplink.worker, command).map_err(|error| worker_refused(&object, &error))?;
+        uplink.networks.insert(network.to_owned());
+        Ok(())
+    }
+
+    fn leave(&mut self, network: &str, interface: &str) -> Result<(), ErrorBody> {
+        let Some(uplink) = self.standing.uplinks.get_mut(interface) else { return Ok(()) };
+        let uplink_key = key(&uplink_port(interface));
+        let command = Command::LeaveUplink { network: key(network), uplink: uplink_key };
+        let object = Object::Network(network.to_owned());
+        self.means.workers.run(uplink.worker, command).map_err(|error| worker_refused(&object, &error))?;
+        uplink.networks.remove(network);
+        Ok(())
+    }
+
+    fn add_port(&mut self, name: &str, guest: &target::Guest, mtu: u16, mode: Mode) -> Result<(), ErrorBody> {
+        let object = Object::Port(name.to_owned());
+        let Some(&worker) = self.standing.networks.get(&guest.network) else {
+            return Err(error(ErrorCode::Internal, format!("{object}: network {} is down", guest.network)));
+        };
+        let lenient = mode == Mode::Lenient;
+        let opened = self.open_or_trouble(object.clone(), &guest.backend, mtu, lenient)?;
+        let (device, facts) = opened.map(|opened| (opened.device, opened.facts)).unzip();
+        let (network, config) = (key(&guest.network), guest.config.clone());
+        self.worker(worker, &object, Command::AddPort { name: key(name), network, config, device })?;
+        let carrier = facts.as_ref().is_none_or(|facts| facts.carrier);
+        let (network, backend) = (guest.network.clone(), guest.backend.clone());
+        self.standing.ports.insert(name.to_owned(), Guest { network, backend, mtu, facts });
+        if !carrier {
+            self.tell_carrier(name, false);
+        }
+        Ok(())
+    }
+
+    fn remove_port(&mut self, name: &str) -> Result<(), ErrorBody> {
+        let object = Object::Port(name.to_owned());
+        if self.standing.ports.contains_key(name) {
+            self.end_captures_of(|tape| tape.ports.iter().any(|(port, _)| port == name));
+            self.on_port(name, |name| Command::RemovePort { name })
+                .map_err(|error| worker_refused(&object, &error))?;
+            self.standing.ports.remove(name);
+        }
+        self.troubles.clear(&object);
+        Ok(())
+    }
+
+    fn set_mtu(&mut self, port: &str, backend: &Backend, mtu: u16, mode: Mode) -> Result<(), ErrorBody> {
+        if let Some(facts) = self.standing.facts(port) {
+            let object = object_of(port);
+            match backend {
+                Backend::Tap { name, netns, .. } => {
+                    self.means.broker.set_tap_mtu(name, netns.as_deref(), mtu).map_err(|refused| {
+                        let message = format!("{object}: MTU {mtu}: {refused}");
+                        hinted(ErrorCode::Unavailable, message, format!("switchctl port show {port}"))
+                    })?;
+                }
+                Backend::Netdev { name } | Backend::Uplink { name } => {
+                    if facts.mtu < u32::from(mtu) && mode == Mode::Strict {
+                        let message = format!(
+                            "{object}: the network's MTU {mtu} is above that of {name}, {}",
+                            facts.mtu
+                        );
+                        let hint = format!("ip link set {name} mtu {mtu}");
+                        return Err(hinted(ErrorCode::Unavailable, message, hint));
+                    }
+                }
+            }
+            if let Backend::Tap { .. } = backend
+                && let Some(Some(facts)) = self.standing.facts_mut(port)
+            {
+                facts.mtu = u32::from(mtu);
+            }
+        }
+        if let Some(guest) = self.standing.ports.get_mut(port) {
+            guest.mtu = mtu;
+        } else if let Some(uplink) = self.standing.uplinks.get_mut(backend.interface()) {
+            uplink.mtu = mtu;
+        }
+        Ok(())
+    }
+
+    fn add_mirror(&mut self, name: &str, tape: &Tape, mode: Mode) -> Result<(), ErrorBody> {
+        let object = Object::Mirror(name.to_owned());
+        let Some(worker) = self.standing.worker_of_tape(tape) else {
+            return Err(error(ErrorCode::Unavailable, format!("{object}: its sources are not up")));
+        };
+        let filter = match &tape.filter {
+            Some(expression) => Some(self.compile(&object, expression, tape.snaplen)?),
+            None => None,
+        };
+        let to = match &tape.to {
+            TapeTo::Port(port) => Sink::Port(key(port)),
+            TapeTo::File(file) => {
+                let ring = self.open_file(name, tape, file, mode).map_err(|message| {
+                    let message = format!("{object}: pcap:{}: {message}", file.path);
+                    let hint = format!("captures lie beneath {}", self.process.capture_dir.display());
+                    hinted(ErrorCode::Unavailable, message, hint)
+                })?;
+                Sink::Capture { ring, snaplen: tape.snaplen, segment: tape.segment }
+            }
+        };
+        let mirror = Box::new(mirror_of(tape, filter, to));
+        if let Err(error) = self.worker(worker, &object, Command::AddMirror { name: key(name), mirror }) {
+            if let TapeTo::File(_) = tape.to {
+                self.means.captures.close(name);
+            }
+            return Err(error);
+        }
+        self.standing.mirrors.insert(name.to_owned(), tape.clone());
+        self.troubles.clear(&object);
+        Ok(())
+    }
+
+    /// The writer tries a file again that cannot be opened; for a user's change that is not enough.
+    fn open_file(
+        &self,
+        name: &str,
+        tape: &Tape,
+        file: &TapeFile,
+        mode: Mode,
+    ) -> Result<switchd_capture::Producer, String> {
+        let captures = &self.means.captures;
+        match captures.open(name, tape, file)? {
+            (ring, Some(error)) if mode == Mode::Strict => {
+                drop(ring);
+                captures.close(name);
+                Err(error)
+            }
+            (ring, _) => Ok(ring),
+        }
+    }
+
+    fn remove_mirror(&mut self, name: &str) -> Result<(), ErrorBody> {
+        let object = Object::Mirror(name.to_owned());
+        if let Some(tape) = self.standing.mirrors.get(name) {
+            if let Some(worker) = self.standing.worker_of_tape(tape) {
+                self.worker(worker, &object, Command::RemoveMirror { name: key(name) })?;
+            }
+            if let TapeTo::File(_) = tape.to {
+                self.means.captures.close(name);
+            }
+            self.standing.mirrors.remove(name);
+        }
+        self.troubles.clear(&object);
+        Ok(())
+    }
+
+    pub(super) fn compile(
+        &self,
+        object: &Object,
+        expression: &str,
+        snaplen: u32,
+    ) -> Result<switchd_capture::Program, ErrorBody> {
+        self.means.captures.compile(expression, snaplen).map_err(|message| {
+            let shown: String = expression.chars().take(200).collect();
+            hinted(
+                ErrorCode::Invalid,
+                format!("{object}: filter {shown:?}: {message}"),
+                "the syntax is tcpdump's: man pcap-filter",
+            )
+        })
+    }
+
+    fn shift(&mut self, networks: &BTreeSet<String>, from: usize, to: usize) -> Result<(), ErrorBody> {
+        let standing: Vec<Key> = networks
+            .iter()
+            .filter(|name| self.standing.networks.contains_key(*name))
+            .map(|n| key(n))
+            .collect();
+        if standing.is_empty() {
+            return Ok(());
+        }
+        let first = Object::Network(standing[0].to_string());
+        self.means.workers.hand_over(standing, from, to).map_err(|error| worker_refused(&first, &error))?;
+        for (name, worker) in &mut self.standing.networks {
+            if networks.contains(name) {
+                *worker = to;
+            }
+        }
+        for uplink in self.standing.uplinks.values_mut() {
+            if !uplink.networks.is_disjoint(networks) {
+                uplink.worker = to;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn mirror_of(tape: &Tape, filter: Option<switchd_capture::Program>, to: Sink) -> Mirror {
+    let keys = |list: &[(String, crate::worker::command::Wanted)]| {
+        list.iter().map(|(name, wanted)| (key(name), *wanted)).collect()
+    };
+    Mirror { ports: keys(&tape.ports), networks: keys(&tape.networks), filter, to }
+}
+
+pub(super) fn key(name: &str) -> Key {
+    Key::from(name)
+}
+
+pub(super) fn worker_refused(object: &Object, error: &CommandError) -> ErrorBody {
+    let code = match error {
+        CommandError::Refused(_) => ErrorCode::Conflict,
+        CommandError::Unknown(_) | CommandError::Exists(_) | CommandError::Gone => ErrorCode::Internal,
+    };
+    hinted(code, format!("{object}: {error}"), "switchctl status")
+}
+
+/// What a step is about, for the list of troubles.
+fn subject(step: &Step) -> Object {
+    match step {
+        Step::AddNetwork { name, .. }
+        | Step::RemoveNetwork { name, .. }
+        | Step::SetNetwork { name, .. }
+        | Step::Join { network: name, .. }
+        | Step::Leave { network: name, .. }
+        | Step::FdbAdd { network: name, .. }
+        | Step::FdbDelete { network: name, .. } => Object::Network(name.clone()),
+        Step::AddUplink { interface, .. } | Step::RemoveUplink { interface, .. } => {
+            Object::Uplink(interface.clone())
+        }
+        Step::AddPort { name, .. } | Step::RemovePort { name, .. } | Step::SetPort { name, .. } => {
+            Object::Port(name.clone())
+        }
+        Step::SetMtu { port, .. } => object_of(port),
+        Step::AddMirror { name, .. } | Step::RemoveMirror { name, .. } => Object::Mirror(name.clone()),
+        Step::Move { networks, .. } => Object::Network(networks.first().cloned().unwrap_or_default()),
+    }
+}

@@ -1,0 +1,107 @@
+//! What the engine acts through: the broker, the workers, the capture writer, the disk, the clock.
+//!
+//! Traits, so that every rule of the engine can be tested without privileges and on a virtual clock.
+//! [`super::system`] has the real ones.
+
+use super::target::{Tape, TapeFile};
+use crate::broker::{LinkInfo, Refused, Role};
+use crate::worker::command::{Command, CommandError, FdbRow, Key, Outcome, Snapshot};
+use std::collections::BTreeMap;
+use std::time::Instant;
+use switchd_api::Name;
+use switchd_api::model::Desired;
+use switchd_api::reply::MirrorCounters;
+use switchd_capture::{Program, ring::Producer};
+use switchd_port::Port;
+use switchd_wire::MacAddr;
+use tokio::sync::mpsc;
+
+/// A device that the broker granted.
+pub struct Opened {
+    pub device: Box<dyn Port>,
+    pub facts: Facts,
+}
+
+/// What is known of a device's interface.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Facts {
+    pub index: u32,
+    /// Addresses of the interface itself; none for a tap, whose interface is the guest's.
+    pub macs: Vec<MacAddr>,
+    pub mtu: u32,
+    pub carrier: bool,
+}
+
+pub trait Broker: Send {
+    fn open_tap(&self, name: &str, netns: Option<&str>, mtu: u16, mac: MacAddr) -> Result<Opened, Refused>;
+    /// Deletes the interface.
+    fn close_tap(&self, name: &str, netns: Option<&str>) -> Result<(), Refused>;
+    fn set_tap_mtu(&self, name: &str, netns: Option<&str>, mtu: u16) -> Result<(), Refused>;
+    fn open_netdev(&self, name: &str, role: Role, mtu: u16) -> Result<Opened, Refused>;
+    /// Gives the interface back to the host.
+    fn close_netdev(&self, name: &str) -> Result<(), Refused>;
+    /// Releases whatever an earlier dataplane held beyond these.
+    fn retain(&self, taps: &[(String, Option<String>)], netdevs: &[String]) -> Result<(), Refused>;
+    /// Of an interface in the host's namespace.
+    fn link(&self, name: &str) -> Result<LinkInfo, Refused>;
+    fn kernel_counters(&self, name: &str, netns: Option<&str>) -> Result<BTreeMap<String, u64>, Refused>;
+}
+
+pub trait Workers: Send {
+    fn count(&self) -> usize;
+    fn run(&self, worker: usize, command: Command) -> Outcome;
+    /// Moves networks with all that hangs on them.
+    fn hand_over(&self, networks: Vec<Key>, from: usize, to: usize) -> Outcome;
+    fn snapshot(&self, worker: usize) -> Option<Snapshot>;
+    fn fdb(&self, worker: usize, network: &str) -> Result<Vec<FdbRow<Key>>, CommandError>;
+}
+
+/// What the capture writer says of one mirror.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct TapeStatus {
+    pub counters: MirrorCounters,
+    /// The errno's text; `None` while it is well.
+    pub failing: Option<String>,
+    pub last_error: Option<String>,
+    /// Absolute path of the file that is being written.
+    pub file: Option<String>,
+}
+
+/// How a live capture's bytes reach its reader.
+pub struct Live {
+    pub ring: Producer,
+    /// Pieces of a pcapng stream.
+    pub bytes: mpsc::Receiver<Vec<u8>>,
+}
+
+pub trait Captures: Send {
+    /// Compiles an expression in tcpdump's syntax.
+    fn compile(&self, expression: &str, snaplen: u32) -> Result<Program, String>;
+    /// Starts to write what comes through the ring. Beside it: why the file could not be opened, which is
+    /// tried again until the capture is closed.
+    fn open(&self, name: &str, tape: &Tape, file: &TapeFile) -> Result<(Producer, Option<String>), String>;
+    /// Returns once everything was written and the file is closed.
+    fn close(&self, name: &str);
+    /// `count`: the stream ends after this many packets.
+    fn open_live(&self, name: &str, tape: &Tape, count: Option<u64>) -> Result<Live, String>;
+    /// The live captures whose reader has gone or whose count was reached.
+    fn finished(&self) -> Vec<String>;
+    fn status(&self, name: &str) -> Option<TapeStatus>;
+}
+
+/// What must survive.
+pub trait Disk: Send {
+    /// Durable when it returns.
+    fn save(&mut self, desired: &Desired) -> Result<(), String>;
+    /// The address of a tap that is given none: chosen once, kept with the next [`Disk::save`]. Not one
+    /// that `in_use` knows.
+    fn address(&mut self, port: &Name, in_use: &dyn Fn(MacAddr) -> bool) -> Result<MacAddr, String>;
+}
+
+pub struct Means {
+    pub broker: Box<dyn Broker>,
+    pub workers: Box<dyn Workers>,
+    pub captures: Box<dyn Captures>,
+    pub disk: Box<dyn Disk>,
+    pub clock: Box<dyn Fn() -> Instant + Send>,
+}

@@ -1,0 +1,350 @@
+//! What is shown: the daemon, networks, ports, mirrors, workers, drops.
+
+use super::Engine;
+use super::errors::not_found;
+use super::live::Uplink;
+use super::target::{TapeTo, uplink_interface, uplink_port};
+use super::troubles::Object;
+use crate::worker::command::{NetworkSnapshot, PortSnapshot, Snapshot};
+use std::collections::BTreeMap;
+use switchd_api::Name;
+use switchd_api::model::{Admin, NetworkSpec, PortSpec};
+use switchd_api::reply::*;
+use switchd_dataplane::DropCounters;
+
+/// Snapshots of all workers, by names.
+#[derive(Default)]
+pub(super) struct View {
+    ports: BTreeMap<String, PortSnapshot>,
+    networks: BTreeMap<String, NetworkSnapshot>,
+    mirrors: BTreeMap<String, MirrorCounters>,
+    pub(super) workers: Vec<Snapshot>,
+}
+
+impl View {
+    pub(super) fn has_link(&self, port: &str) -> Option<bool> {
+        self.ports.get(port).map(|port| port.link)
+    }
+}
+
+impl Engine {
+    pub(super) fn view(&self) -> View {
+        let mut view = View::default();
+        for worker in 0..self.means.workers.count() {
+            let Some(mut snapshot) = self.means.workers.snapshot(worker) else { continue };
+            let ports = snapshot.ports.drain(..);
+            view.ports.extend(ports.map(|port| (port.name.to_string(), port)));
+            let networks = snapshot.networks.drain(..);
+            view.networks.extend(networks.map(|network| (network.name.to_string(), network)));
+            for mirror in snapshot.mirrors.drain(..) {
+                let counters = MirrorCounters {
+                    seen: mirror.seen,
+                    filtered: mirror.filtered,
+                    copied: mirror.copied,
+                    lost: mirror.lost,
+                    ..MirrorCounters::default()
+                };
+                view.mirrors.insert(mirror.name.to_string(), counters);
+            }
+            view.workers.push(snapshot);
+        }
+        view
+    }
+
+    pub fn status(&self) -> Result<Status, ErrorBody> {
+        let now = self.now();
+        let down = |(name, spec): &(&Name, &PortSpec)| {
+            spec.admin == Admin::Up && self.link_reason(name.as_str()).is_none()
+        };
+        let confirm_within = self
+            .window
+            .as_ref()
+            .map(|window| window.deadline.saturating_duration_since(now).as_millis().div_ceil(1000) as u64);
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: self.process.broker_pid,
+            dataplane_pid: std::process::id(),
+            dataplane_restarts: self.process.restarts,
+            uptime: self.process.uptime(),
+            mode: if self.process.rootless { "rootless" } else { "root" }.to_owned(),
+            workers: self.means.workers.count(),
+            networks: self.running.network.len(),
+            ports: self.running.port.len(),
+            ports_up: self.running.port.iter().filter(down).count(),
+            mirrors: self.running.mirror.len(),
+            troubles: self.troubles.list(now),
+            config_differs: self.config_differs,
+            confirm_within,
+            state_dir: self.process.state_dir.display().to_string(),
+            capture_dir: self.process.capture_dir.display().to_string(),
+            sandbox: self.process.sandbox.clone(),
+        })
+    }
+
+    pub fn networks(&self) -> Result<Vec<NetworkStatus>, ErrorBody> {
+        let view = self.view();
+        Ok(self.running.network.iter().map(|(name, spec)| self.network_status(name, spec, &view)).collect())
+    }
+
+    pub fn network(&self, name: &str) -> Result<NetworkStatus, ErrorBody> {
+        let found = self.running.network.get_key_value(name);
+        let (name, spec) = found.ok_or_else(|| not_found("network", name))?;
+        Ok(self.network_status(name, spec, &self.view()))
+    }
+
+    fn network_status(&self, name: &Name, spec: &NetworkSpec, view: &View) -> NetworkStatus {
+        let uplink = spec.uplink.as_deref();
+        let own = self.troubles.reason(&Object::Network(name.to_string())).map(str::to_owned);
+        let reason = own.or_else(|| {
+            let interface = uplink?;
+            self.link_reason(&uplink_port(interface)).map(|reason| format!("uplink {interface}: {reason}"))
+        });
+        let on = self.running.port.iter().filter(|(_, port)| port.network == *name);
+        let guests = on.map(|(port, _)| port.to_string());
+        NetworkStatus {
+            name: name.clone(),
+            spec: spec.clone(),
+            state: state(reason.is_none()),
+            reason,
+            ports: guests.chain(uplink.map(uplink_port)).collect(),
+            worker: self.standing.networks.get(name.as_str()).copied().unwrap_or(0),
+            counters: view.networks.get(name.as_str()).map(network_counters).unwrap_or_default(),
+        }
+    }
+
+    /// Why a port or uplink has no link; `None`: it has.
+    fn link_reason(&self, port: &str) -> Option<String> {
+        if let Some(reason) = self.troubles.reason(&super::devices::object_of(port)) {
+            return Some(reason.to_owned());
+        }
+        match self.standing.facts(port) {
+            Some(facts) if facts.carrier => None,
+            Some(_) => Some("no carrier".to_owned()),
+            None => Some("not up yet".to_owned()),
+        }
+    }
+
+    /// Guests' ports and uplinks, without the kernel's own counters.
+    pub fn ports(&self) -> Result<Vec<PortStatus>, ErrorBody> {
+        let view = self.view();
+        let guests =
+            self.running.port.iter().map(|(name, spec)| self.port_status(name.as_str(), spec, &view));
+        let uplinks = self.standing.uplinks.iter().filter_map(|(interface, uplink)| {
+            let spec = uplink_spec(interface, uplink)?;
+            Some(self.port_status(&uplink_port(interface), &spec, &view))
+        });
+        Ok(guests.chain(uplinks).collect())
+    }
+
+    /// With the kernel's own counters, as far as they can be had.
+    pub fn port(&self, name: &str) -> Result<PortStatus, ErrorBody> {
+        let uplink = || {
+            let interface = uplink_interface(name)?;
+            uplink_spec(interface, self.standing.uplinks.get(interface)?)
+        };
+        let spec = self.running.port.get(name).cloned().or_else(uplink);
+        let spec = spec.ok_or_else(|| not_found("port", name))?;
+        let mut status = self.port_status(name, &spec, &self.view());
+        if let Some((backend, _)) = self.standing.backend(name)
+            && self.standing.facts(name).is_some()
+        {
+            let counters = self.means.broker.kernel_counters(backend.interface(), backend.netns());
+            status.kernel = counters.unwrap_or_default();
+        }
+        Ok(status)
+    }
+
+    fn port_status(&self, name: &str, spec: &PortSpec, view: &View) -> PortStatus {
+        let facts = self.standing.facts(name);
+        let reason = match spec.admin {
+            Admin::Down => Some("admin down".to_owned()),
+            Admin::Up => self.link_reason(name),
+        };
+        let backend = self.standing.backend(name);
+        let seen = view.ports.get(name);
+        PortStatus {
+            name: name.to_owned(),
+            spec: spec.clone(),
+            state: state(reason.is_none()),
+            reason,
+            backend: match &backend {
+                Some((backend, _)) => backend.kind(),
+                None if spec.tap.is_some() => "tap",
+                None => "netdev",
+            }
+            .to_owned(),
+            address: self.address(name),
+            mtu: match facts {
+                Some(facts) => facts.mtu,
+                None => backend.map_or(0, |(_, mtu)| u32::from(mtu)),
+            },
+            carrier: facts.is_some_and(|facts| facts.carrier),
+            addresses_learned: seen.map_or(0, |port| port.addresses),
+            worker: self.standing.worker_of_port(name).unwrap_or(0),
+            counters: seen.map(port_counters).unwrap_or_default(),
+            kernel: BTreeMap::new(),
+        }
+    }
+
+    /// Of a tap: what the guest has. Of another interface: its own.
+    fn address(&self, port: &str) -> Option<String> {
+        if let Some(super::target::Backend::Tap { mac, .. }) =
+            self.target.ports.get(port).map(|guest| &guest.backend)
+        {
+            return Some(mac.to_string());
+        }
+        self.standing.facts(port)?.macs.first().map(ToString::to_string)
+    }
+
+    pub fn mirrors(&self) -> Result<Vec<MirrorStatus>, ErrorBody> {
+        let view = self.view();
+        let names = self.running.mirror.keys();
+        names.map(|name| self.mirror_status(name.as_str(), &view)).collect()
+    }
+
+    pub fn mirror(&self, name: &str) -> Result<MirrorStatus, ErrorBody> {
+        self.mirror_status(name, &self.view())
+    }
+
+    fn mirror_status(&self, name: &str, view: &View) -> Result<MirrorStatus, ErrorBody> {
+        let found = self.running.mirror.get_key_value(name);
+        let (key, spec) = found.ok_or_else(|| not_found("mirror", name))?;
+        let trouble = self.troubles.reason(&Object::Mirror(name.to_owned()));
+        let mut status = MirrorStatus {
+            name: key.clone(),
+            spec: spec.clone(),
+            state: "waiting".to_owned(),
+            last_error: trouble.map(str::to_owned),
+            file: None,
+            counters: view.mirrors.get(name).cloned().unwrap_or_default(),
+        };
+        let Some(tape) = self.standing.mirrors.get(name) else { return Ok(status) };
+        status.state = "running".to_owned();
+        if let TapeTo::File(_) = tape.to
+            && let Some(written) = self.means.captures.status(name)
+        {
+            if written.failing.is_some() {
+                status.state = "failing".to_owned();
+            }
+            status.last_error = written.failing.or(written.last_error);
+            status.file = written.file;
+            status.counters = written.counters;
+        }
+        Ok(status)
+    }
+
+    pub fn workers(&self) -> Result<Vec<WorkerStatus>, ErrorBody> {
+        let now = self.now();
+        let mut load = self.load.borrow_mut();
+        let rows = self.view().workers.into_iter().map(|snapshot| {
+            let here = self.standing.networks.iter().filter(|&(_, &worker)| worker == snapshot.worker);
+            WorkerStatus {
+                worker: snapshot.worker,
+                networks: here.map(|(name, _)| name.clone()).collect(),
+                frames: snapshot.frames,
+                busy_cycles: snapshot.busy_cycles,
+                bursts: snapshot.bursts,
+                sleeps: snapshot.sleeps,
+                load: load.look(snapshot.worker, snapshot.busy, self.process.began, now),
+            }
+        });
+        Ok(rows.collect())
+    }
+
+    /// `of`: a port's or a network's name; a port goes before a network of the same name.
+    pub fn drops(&self, of: Option<&str>) -> Result<Vec<DropRow>, ErrorBody> {
+        let view = self.view();
+        let ports = match of {
+            None => view.ports.keys().cloned().collect(),
+            Some(name) if view.ports.contains_key(name) => vec![name.to_owned()],
+            Some(name) if self.running.network.contains_key(name) => self.network(name)?.ports,
+            Some(name) => {
+                let mut error = not_found("port", name);
+                error.message.push_str(", and no network of this name");
+                return Err(error);
+            }
+        };
+        let mut rows = Vec::new();
+        for name in ports {
+            let Some(port) = view.ports.get(&name) else { continue };
+            let network = match uplink_interface(&name).and_then(|name| self.standing.uplinks.get(name)) {
+                Some(uplink) => uplink.networks.iter().cloned().collect::<Vec<_>>().join(","),
+                None => self.standing.ports.get(&name).map(|guest| guest.network.clone()).unwrap_or_default(),
+            };
+            for (direction, drops) in [("in", &port.counters.dropped_in), ("out", &port.counters.dropped_out)]
+            {
+                rows.extend(drops.nonzero().map(|(reason, frames)| DropRow {
+                    network: network.clone(),
+                    port: name.clone(),
+                    direction: direction.to_owned(),
+                    reason: reason.name().to_owned(),
+                    frames,
+                    meaning: reason.describe().trim().to_owned(),
+                }));
+            }
+        }
+        Ok(rows)
+    }
+}
+
+fn state(up: bool) -> State {
+    if up { State::Up } else { State::Down }
+}
+
+/// An uplink in the form of a port; on the first of its networks.
+fn uplink_spec(interface: &str, uplink: &Uplink) -> Option<PortSpec> {
+    Some(PortSpec {
+        network: uplink.networks.first()?.parse().ok()?,
+        tap: None,
+        netns: None,
+        netdev: Some(interface.to_owned()),
+        mac: None,
+        vlan: None,
+        admin: Admin::Up,
+        mac_limit: None,
+    })
+}
+
+fn drop_map(drops: &DropCounters) -> BTreeMap<String, u64> {
+    drops.nonzero().map(|(reason, frames)| (reason.name().to_owned(), frames)).collect()
+}
+
+fn port_counters(port: &PortSnapshot) -> PortCounters {
+    let counters = &port.counters;
+    PortCounters {
+        rx_frames: counters.rx_frames,
+        rx_bytes: counters.rx_bytes,
+        forwarded: counters.forwarded,
+        flooded: counters.flooded,
+        trapped: counters.trapped,
+        dropped_in: drop_map(&counters.dropped_in),
+        offered: counters.offered,
+        tx_frames: counters.tx_frames,
+        tx_bytes: counters.tx_bytes,
+        dropped_out: drop_map(&counters.dropped_out),
+        tx_segments: counters.tx_segments,
+        tx_mirrored: counters.tx_mirrored,
+        mirrored_dropped: counters.mirrored_dropped,
+        mac_moves: counters.mac_moves,
+        learn_refused: counters.learn_refused,
+        kernel_drops: port.kernel_drops,
+        unreadable: port.unreadable,
+    }
+}
+
+fn network_counters(network: &NetworkSnapshot) -> NetworkCounters {
+    let counters = &network.counters;
+    NetworkCounters {
+        forwarded: counters.forwarded,
+        flooded: counters.flooded,
+        fanout: counters.fanout,
+        offered: counters.offered,
+        originated: counters.originated,
+        addresses: counters.addresses,
+        static_addresses: counters.static_addresses,
+        learned: counters.learned,
+        aged: counters.aged,
+        moves: counters.moves,
+        learn_refused: counters.learn_refused,
+    }
+}

@@ -1,0 +1,235 @@
+//! The real means: the broker process, worker threads, the capture writer's thread, the state directory.
+
+use super::means::{Broker, Captures, Disk, Facts, Live, Opened, TapeStatus, Workers};
+use super::target::{Tape, TapeFile};
+use crate::broker::{BrokerClient, LinkInfo, NetdevRequest, Refused, Role, TapRequest};
+use crate::worker::Handle;
+use crate::worker::command::{Command, CommandError, FdbRow, Key, Outcome, Snapshot};
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use switchd_api::Name;
+use switchd_api::model::Desired;
+use switchd_api::reply::MirrorCounters;
+use switchd_capture::ring;
+use switchd_capture::writer::{
+    Accept, Files, Opened as OpenedFile, Rotation, Spec, State, Target, WriterHandle,
+};
+use switchd_capture::{Producer, Program};
+use switchd_port::Port;
+use switchd_port::netdev::NetdevPort;
+use switchd_port::tap::TapPort;
+use switchd_store::Store;
+use switchd_wire::MacAddr;
+use tokio::sync::mpsc::{self, WeakSender, error::TrySendError};
+
+/// Pieces of a live capture that wait for its reader, of at most 256 KiB each.
+const PIECES: usize = 32;
+
+fn device<P: Port + 'static>(what: &str, made: io::Result<P>) -> Result<Box<dyn Port>, Refused> {
+    match made {
+        Ok(port) => Ok(Box::new(port)),
+        Err(error) => Err(Refused::io(format_args!("{what}: the descriptor cannot be used"), &error)),
+    }
+}
+
+impl Broker for BrokerClient {
+    fn open_tap(&self, name: &str, netns: Option<&str>, mtu: u16, mac: MacAddr) -> Result<Opened, Refused> {
+        let request = TapRequest {
+            name: name.to_owned(),
+            netns: netns.map(str::to_owned),
+            mtu: u32::from(mtu),
+            mac: mac.0,
+        };
+        let grant = BrokerClient::open_tap(self, request)?;
+        let facts = Facts { index: grant.index, macs: Vec::new(), mtu: u32::from(mtu), carrier: true };
+        Ok(Opened { device: device(&format!("tap {name}"), TapPort::from_fd(grant.fd))?, facts })
+    }
+
+    fn close_tap(&self, name: &str, netns: Option<&str>) -> Result<(), Refused> {
+        BrokerClient::close_tap(self, name, netns)
+    }
+
+    fn set_tap_mtu(&self, name: &str, netns: Option<&str>, mtu: u16) -> Result<(), Refused> {
+        BrokerClient::set_tap_mtu(self, name, netns, u32::from(mtu))
+    }
+
+    fn open_netdev(&self, name: &str, role: Role, mtu: u16) -> Result<Opened, Refused> {
+        let request = NetdevRequest { name: name.to_owned(), role, mtu: u32::from(mtu) };
+        let grant = BrokerClient::open_netdev(self, request)?;
+        let facts = Facts {
+            index: grant.index,
+            macs: grant.macs.into_iter().map(MacAddr).collect(),
+            mtu: grant.mtu,
+            carrier: grant.carrier,
+        };
+        Ok(Opened { device: device(&format!("interface {name}"), NetdevPort::from_fd(grant.fd))?, facts })
+    }
+
+    fn close_netdev(&self, name: &str) -> Result<(), Refused> {
+        BrokerClient::close_netdev(self, name)
+    }
+
+    fn retain(&self, taps: &[(String, Option<String>)], netdevs: &[String]) -> Result<(), Refused> {
+        BrokerClient::retain(self, taps, netdevs)
+    }
+
+    fn link(&self, name: &str) -> Result<LinkInfo, Refused> {
+        BrokerClient::link(self, name)
+    }
+
+    fn kernel_counters(&self, name: &str, netns: Option<&str>) -> Result<BTreeMap<String, u64>, Refused> {
+        BrokerClient::kernel_counters(self, name, netns)
+    }
+}
+
+impl Workers for Vec<Handle> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn run(&self, worker: usize, command: Command) -> Outcome {
+        self.get(worker).ok_or(CommandError::Gone)?.run(command)
+    }
+
+    fn hand_over(&self, networks: Vec<Key>, from: usize, to: usize) -> Outcome {
+        let (from, to) = (self.get(from).ok_or(CommandError::Gone)?, self.get(to).ok_or(CommandError::Gone)?);
+        from.hand_over(networks, to)
+    }
+
+    fn snapshot(&self, worker: usize) -> Option<Snapshot> {
+        self.get(worker)?.snapshot()
+    }
+
+    fn fdb(&self, worker: usize, network: &str) -> Result<Vec<FdbRow<Key>>, CommandError> {
+        self.get(worker).ok_or(CommandError::Gone)?.fdb(network)
+    }
+}
+
+/// The capture writer, and the readers of live captures.
+pub struct Tapes {
+    writer: WriterHandle,
+    live: Mutex<BTreeMap<String, WeakSender<Vec<u8>>>>,
+}
+
+impl Tapes {
+    pub fn new(writer: WriterHandle) -> Tapes {
+        Tapes { writer, live: Mutex::default() }
+    }
+
+    fn live(&self) -> MutexGuard<'_, BTreeMap<String, WeakSender<Vec<u8>>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, name: &str, tape: &Tape, target: Target) -> Result<(Producer, Option<String>), String> {
+        let (producer, consumer) = ring::channel(ring::DEFAULT_BYTES);
+        let spec = Spec { name: name.to_owned(), snaplen: tape.snaplen, filter: tape.filter.clone(), target };
+        let status = self.writer.add(spec, consumer).map_err(|error| error.to_string())?;
+        let failing = match status.state {
+            State::Failing => Some(status.last_error.unwrap_or_else(|| "it cannot be opened".to_owned())),
+            State::Waiting | State::Running | State::Finished => None,
+        };
+        Ok((producer, failing))
+    }
+}
+
+impl Captures for Tapes {
+    fn compile(&self, expression: &str, snaplen: u32) -> Result<Program, String> {
+        use switchd_port::libpcap::{FilterError, compile};
+        let instructions = compile(expression, snaplen).map_err(|error| match error {
+            FilterError::Syntax { message, .. } => message,
+            other => other.to_string(),
+        })?;
+        Program::new(instructions).map_err(|error| error.to_string())
+    }
+
+    fn open(&self, name: &str, tape: &Tape, file: &TapeFile) -> Result<(Producer, Option<String>), String> {
+        let rotation = Rotation { size: file.rotate_size, time: file.rotate_time, count: file.rotate_count };
+        self.add(name, tape, Target::File { path: file.path.clone(), rotation })
+    }
+
+    fn close(&self, name: &str) {
+        self.live().remove(name);
+        if let Err(error) = self.writer.remove(name) {
+            tracing::warn!(capture = name, %error, "the capture could not be closed in order");
+        }
+    }
+
+    fn open_live(&self, name: &str, tape: &Tape, count: Option<u64>) -> Result<Live, String> {
+        let (sender, bytes) = mpsc::channel(PIECES);
+        let reader = sender.downgrade();
+        let deliver = Box::new(move |piece| match sender.try_send(piece) {
+            Ok(()) => Accept::Taken,
+            Err(TrySendError::Full(_)) => Accept::Full,
+            Err(TrySendError::Closed(_)) => Accept::Closed,
+        });
+        let (ring, _) = self.add(name, tape, Target::Live { deliver, count })?;
+        self.live().insert(name.to_owned(), reader);
+        Ok(Live { ring, bytes })
+    }
+
+    fn finished(&self) -> Vec<String> {
+        let live = self.live();
+        // The writer lets go of its end when the count is reached.
+        let over = |reader: &WeakSender<Vec<u8>>| reader.upgrade().is_none_or(|sender| sender.is_closed());
+        live.iter().filter(|(_, reader)| over(reader)).map(|(name, _)| name.clone()).collect()
+    }
+
+    fn status(&self, name: &str) -> Option<TapeStatus> {
+        let status = self.writer.status(name)?;
+        let counters = MirrorCounters {
+            seen: status.counters.seen,
+            filtered: status.counters.filtered,
+            copied: status.counters.copied,
+            lost: status.counters.lost,
+            bytes: status.counters.bytes,
+            files: status.files,
+        };
+        let failing = (status.state == State::Failing)
+            .then(|| status.last_error.clone().unwrap_or_else(|| "it cannot be written".to_owned()));
+        let file = status.file.map(|path| path.display().to_string());
+        Some(TapeStatus { counters, failing, last_error: status.last_error, file })
+    }
+}
+
+/// Capture files, which only the broker may open.
+pub struct BrokerFiles(pub BrokerClient);
+
+fn refused(refused: Refused) -> io::Error {
+    match refused.errno {
+        Some(errno) => io::Error::from_raw_os_error(errno),
+        None => io::Error::other(refused.message),
+    }
+}
+
+impl Files for BrokerFiles {
+    fn open(&mut self, path: &str) -> io::Result<OpenedFile> {
+        let grant = self.0.open_capture(path).map_err(refused)?;
+        Ok(OpenedFile { file: grant.fd.into(), path: grant.path })
+    }
+
+    fn numbers(&mut self, path: &str) -> io::Result<Vec<u32>> {
+        self.0.capture_numbers(path).map_err(refused)
+    }
+
+    fn remove(&mut self, path: &str) -> io::Result<()> {
+        self.0.remove_capture(path).map_err(refused)
+    }
+}
+
+impl Disk for Store {
+    fn save(&mut self, desired: &Desired) -> Result<(), String> {
+        self.save_desired(desired).map_err(|error| error.to_string())
+    }
+
+    fn address(&mut self, port: &Name, in_use: &dyn Fn(MacAddr) -> bool) -> Result<MacAddr, String> {
+        // Keyed from the system's randomness, and another key with every call.
+        let random = || {
+            let [bytes @ .., _, _] = RandomState::new().build_hasher().finish().to_be_bytes();
+            bytes
+        };
+        let mac = self.assign(port, |mac| in_use(MacAddr(mac)), random);
+        mac.map(MacAddr).map_err(|error| error.to_string())
+    }
+}

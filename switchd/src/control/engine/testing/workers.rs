@@ -1,0 +1,245 @@
+//! Workers that hold the real ones' rules about names, and no frames.
+
+use super::World;
+use crate::control::engine::means::Workers;
+use crate::worker::command::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use switchd_wire::MacAddr;
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FakeWorker {
+    pub networks: BTreeMap<String, NetworkConfig>,
+    pub ports: BTreeMap<String, FakePort>,
+    /// Sources and target.
+    pub mirrors: BTreeMap<String, BTreeSet<String>>,
+    pub fdb: BTreeMap<(String, MacAddr, Option<u16>), String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FakePort {
+    /// With VLANs for an uplink.
+    pub networks: BTreeMap<String, Option<u16>>,
+    pub config: Option<PortConfig>,
+    pub device: bool,
+    pub carrier: bool,
+    pub own: Vec<MacAddr>,
+}
+
+impl FakeWorker {
+    fn port(&mut self, name: &Key) -> Result<&mut FakePort, CommandError> {
+        self.ports.get_mut(&**name).ok_or_else(|| CommandError::Unknown(name.clone()))
+    }
+
+    fn has_network(&self, name: &Key) -> Outcome {
+        match self.networks.contains_key(&**name) {
+            true => Ok(()),
+            false => Err(CommandError::Unknown(name.clone())),
+        }
+    }
+
+    fn add_port(&mut self, name: Key, port: FakePort) -> Outcome {
+        for network in port.networks.keys() {
+            self.has_network(&network.as_str().into())?;
+        }
+        match self.ports.insert(name.to_string(), port) {
+            None => Ok(()),
+            Some(_) => Err(CommandError::Exists(name)),
+        }
+    }
+
+    fn execute(&mut self, command: Command) -> Outcome {
+        match command {
+            Command::AddNetwork { name, config } => match self.networks.insert(name.to_string(), config) {
+                None => Ok(()),
+                Some(_) => Err(CommandError::Exists(name)),
+            },
+            Command::SetNetwork { name, config } => {
+                self.has_network(&name)?;
+                self.networks.insert(name.to_string(), config);
+                Ok(())
+            }
+            Command::RemoveNetwork { name } => {
+                self.has_network(&name)?;
+                if self.ports.values().any(|port| port.networks.contains_key(&*name)) {
+                    return Err(CommandError::Refused(format!("network {name} still has ports")));
+                }
+                self.networks.remove(&*name);
+                Ok(())
+            }
+            Command::AddPort { name, network, config, device } => {
+                let networks = BTreeMap::from([(network.to_string(), None)]);
+                let (device, config) = (device.is_some(), Some(config));
+                self.add_port(name, FakePort { networks, config, device, carrier: true, own: Vec::new() })
+            }
+            Command::AddUplink { name, own, device, .. } => {
+                let (networks, device) = (BTreeMap::new(), device.is_some());
+                self.add_port(name, FakePort { networks, config: None, device, carrier: true, own })
+            }
+            Command::SetPort { name, config } => {
+                self.port(&name)?.config = Some(config);
+                Ok(())
+            }
+            Command::RemovePort { name } | Command::RemoveUplink { name } => {
+                self.port(&name)?;
+                if self.mirrors.values().any(|names| names.contains(&*name)) {
+                    return Err(CommandError::Refused(format!("port {name} is mirrored")));
+                }
+                self.ports.remove(&*name);
+                self.fdb.retain(|_, port| **port != *name);
+                Ok(())
+            }
+            Command::JoinUplink { network, uplink, vid } => {
+                self.has_network(&network)?;
+                let port = self.port(&uplink)?;
+                if port.networks.values().any(|&taken| taken == vid) {
+                    return Err(CommandError::Refused(format!("VLAN {vid:?} is taken")));
+                }
+                port.networks.insert(network.to_string(), vid);
+                Ok(())
+            }
+            Command::LeaveUplink { network, uplink } => {
+                self.port(&uplink)?.networks.remove(&*network);
+                self.fdb.retain(|(home, ..), port| **home != *network || **port != *uplink);
+                Ok(())
+            }
+            Command::SetDevice { port, device } => {
+                self.port(&port)?.device = device.is_some();
+                Ok(())
+            }
+            Command::SetCarrier { port, carrier } => {
+                self.port(&port)?.carrier = carrier;
+                Ok(())
+            }
+            Command::SetOwn { uplink, own } => {
+                self.port(&uplink)?.own = own;
+                Ok(())
+            }
+            Command::AddMirror { name, mirror } => {
+                let mut names = BTreeSet::new();
+                for (network, _) in &mirror.networks {
+                    self.has_network(network)?;
+                }
+                for (port, _) in &mirror.ports {
+                    self.port(port)?;
+                    names.insert(port.to_string());
+                }
+                if let Sink::Port(port) = &mirror.to {
+                    self.port(port)?;
+                    names.insert(port.to_string());
+                }
+                match self.mirrors.insert(name.to_string(), names) {
+                    None => Ok(()),
+                    Some(_) => Err(CommandError::Exists(name)),
+                }
+            }
+            Command::RemoveMirror { name } => match self.mirrors.remove(&*name) {
+                Some(_) => Ok(()),
+                None => Err(CommandError::Unknown(name)),
+            },
+            Command::FdbAdd { network, mac, vid, port } => {
+                self.has_network(&network)?;
+                let on = self.port(&port)?.networks.contains_key(&*network);
+                if !on || self.fdb.insert((network.to_string(), mac, vid), port.to_string()).is_some() {
+                    return Err(CommandError::Refused(format!("static entry {mac}")));
+                }
+                Ok(())
+            }
+            Command::FdbDelete { network, mac, vid } => {
+                match self.fdb.remove(&(network.to_string(), mac, vid)) {
+                    Some(_) => Ok(()),
+                    None => Err(CommandError::Unknown(mac.to_string().into())),
+                }
+            }
+            other => panic!("not asked of a fake worker: {}", std::mem::discriminant(&other).kind()),
+        }
+    }
+}
+
+/// Something to print for a command, which has no `Debug`.
+trait Shown {
+    fn kind(&self) -> String;
+}
+
+impl Shown for std::mem::Discriminant<Command> {
+    fn kind(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+impl Workers for World {
+    fn count(&self) -> usize {
+        self.get().state.workers.len()
+    }
+
+    fn run(&self, worker: usize, command: Command) -> Outcome {
+        let mut world = self.get();
+        world.may_fail().map_err(CommandError::Refused)?;
+        world.state.workers[worker].execute(command)
+    }
+
+    fn hand_over(&self, networks: Vec<Key>, from: usize, to: usize) -> Outcome {
+        let mut world = self.get();
+        world.may_fail().map_err(CommandError::Refused)?;
+        let here = |name: &str| networks.iter().any(|network| **network == *name);
+        let source = &mut world.state.workers[from];
+        let mut moved = FakeWorker::default();
+        let ports: Vec<String> = source
+            .ports
+            .iter()
+            .filter(|(_, port)| port.networks.keys().any(|name| here(name)))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in ports {
+            let port = source.ports.remove(&name).unwrap();
+            assert!(port.networks.keys().all(|name| here(name)), "{name} is torn apart");
+            moved.ports.insert(name, port);
+        }
+        for network in &networks {
+            let config = source.networks.remove(&**network).expect("it is on this worker");
+            moved.networks.insert(network.to_string(), config);
+        }
+        let mirrors: Vec<String> = source
+            .mirrors
+            .iter()
+            .filter(|(_, names)| names.iter().any(|name| moved.ports.contains_key(name)))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in mirrors {
+            moved.mirrors.insert(name.clone(), source.mirrors.remove(&name).unwrap());
+        }
+        moved.fdb = source.fdb.extract_if(.., |(network, ..), _| here(network)).collect();
+        let target = &mut world.state.workers[to];
+        target.networks.extend(moved.networks);
+        target.ports.extend(moved.ports);
+        target.mirrors.extend(moved.mirrors);
+        target.fdb.extend(moved.fdb);
+        Ok(())
+    }
+
+    fn snapshot(&self, worker: usize) -> Option<Snapshot> {
+        let world = self.get();
+        let ports = world.state.workers[worker].ports.iter().map(|(name, port)| PortSnapshot {
+            name: name.as_str().into(),
+            link: port.device && port.carrier,
+            addresses: 0,
+            counters: Default::default(),
+            kernel_drops: 0,
+            unreadable: 0,
+        });
+        Some(Snapshot { worker, ports: ports.collect(), ..Snapshot::default() })
+    }
+
+    fn fdb(&self, worker: usize, network: &str) -> Result<Vec<FdbRow<Key>>, CommandError> {
+        let world = self.get();
+        let rows = world.state.workers[worker].fdb.iter().filter(|((home, ..), _)| home == network);
+        let row = |(&(_, mac, vid), port): (&(String, MacAddr, Option<u16>), &String)| FdbRow {
+            mac,
+            vid,
+            port: port.as_str().into(),
+            is_static: true,
+            age: Duration::ZERO,
+        };
+        Ok(rows.map(row).collect())
+    }
+}

@@ -1,0 +1,73 @@
+//! The picture: networks with their ports, uplinks, mirrors and files.
+
+use super::Engine;
+use super::target::{TapeTo, uplink_port};
+use switchd_api::reply::{ErrorBody, State, Topology, TopologyLink, TopologyNode};
+
+impl Engine {
+    pub fn topology(&self) -> Result<Topology, ErrorBody> {
+        let mut picture = Topology::default();
+        let mut node = |id: String, kind: &str, label: String, state: State| {
+            picture.nodes.push(TopologyNode { id, kind: kind.to_owned(), label, state });
+        };
+        let mut links = Vec::new();
+        let mut link = |from: String, to: String, label: String| {
+            links.push(TopologyLink { from, to, label });
+        };
+        for network in self.networks()? {
+            let kind = match network.spec.kind {
+                switchd_api::Kind::Bridged => "bridged",
+                switchd_api::Kind::Isolated => "isolated",
+            };
+            let name = &network.name;
+            node(format!("network:{name}"), "network", format!("{name} ({kind})"), network.state);
+            if let Some(interface) = &network.spec.uplink {
+                let label = network.spec.vlan.map_or("untagged".to_owned(), |vlan| format!("VLAN {vlan}"));
+                link(format!("network:{name}"), format!("port:{}", uplink_port(interface)), label);
+            }
+        }
+        for port in self.ports()? {
+            let interface = port.spec.tap.as_deref().or(port.spec.netdev.as_deref()).unwrap_or_default();
+            let place = port.spec.netns.as_ref().map(|netns| format!(" in {netns}")).unwrap_or_default();
+            let id = format!("port:{}", port.name);
+            if port.backend == "uplink" {
+                node(id, "uplink", interface.to_owned(), port.state);
+            } else {
+                let label = format!("{} ({} {interface}{place})", port.name, port.backend);
+                link(
+                    id.clone(),
+                    format!("network:{}", port.spec.network),
+                    port.spec.vlan.unwrap_or_default(),
+                );
+                node(id, "port", label, port.state);
+            }
+        }
+        for mirror in self.mirrors()? {
+            let running = if mirror.state == "running" { State::Up } else { State::Down };
+            let id = format!("mirror:{}", mirror.name);
+            let Some(tape) = self.target.mirrors.get(mirror.name.as_str()) else { continue };
+            node(id.clone(), "mirror", mirror.name.to_string(), running);
+            let sources = tape.ports.iter().map(|(port, wanted)| (format!("port:{port}"), wanted));
+            let networks = tape.networks.iter().map(|(name, wanted)| (format!("network:{name}"), wanted));
+            for (source, wanted) in sources.chain(networks) {
+                let label = match (wanted.rx, wanted.tx) {
+                    (true, true) => "rx, tx",
+                    (true, false) => "rx",
+                    (false, _) => "tx",
+                };
+                link(source, id.clone(), label.to_owned());
+            }
+            match &tape.to {
+                TapeTo::Port(port) => link(id, format!("port:{port}"), "copies".to_owned()),
+                TapeTo::File(file) => {
+                    let to = format!("file:{}", file.path);
+                    let label = mirror.file.unwrap_or_else(|| file.path.clone());
+                    node(to.clone(), "file", label, running);
+                    link(id, to, "writes".to_owned());
+                }
+            }
+        }
+        picture.links = links;
+        Ok(picture)
+    }
+}
