@@ -95,7 +95,7 @@ fn a_full_ring_loses_copies_counts_them_for_each_interface_and_goes_on() {
         }
     }
     assert_eq!(kept, 2 * (CHUNK / (FRAME_MAX + OVERHEAD)));
-    assert_eq!(producer.counted(), Counted { seen: 20, filtered: 0, lost: (lost[0] + lost[1]) as u64 });
+    assert_eq!(producer.counted(), Counted { seen: 20, filtered: 0, lost: lost[0] + lost[1] });
     producer.filtered(1);
     let (found, ..) = drain(&mut consumer);
     assert_eq!(found.len(), kept);

@@ -132,13 +132,13 @@ impl Capture {
         self.end(files, now);
         if !self.finished {
             self.close();
-            self.publish();
         }
     }
 
     fn close(&mut self) {
         self.finished = true;
         self.farewell = None;
+        self.publish();
         // Closes the file, or the stream.
         self.sink = Sink::File(FileSink::new("", super::Rotation::default()));
     }
@@ -152,7 +152,7 @@ impl Capture {
     pub fn work(&mut self, files: &mut dyn Files, now: Now) -> bool {
         for turn in 0..TURN {
             if self.receiver().is_none() {
-                return false;
+                break;
             }
             match self.consumer.take() {
                 Next::Parcel(mut parcel) => {
@@ -166,7 +166,7 @@ impl Capture {
             }
         }
         self.publish();
-        true
+        self.receiver().is_some()
     }
 
     /// Ends the capture: what comes later is not taken.
