@@ -7,6 +7,7 @@
 pub mod cpu;
 pub mod ethtool;
 pub mod packet;
+pub mod peer;
 pub mod tun;
 
 pub use cpu::{cycles, pin_to_cpu};
