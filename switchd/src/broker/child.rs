@@ -20,6 +20,8 @@ pub struct Dataplane {
     lost: u64,
     pub started: Instant,
     pub ready: bool,
+    /// Its end of the request socket is closed: it ends by itself, or is killed at this time.
+    pub closed: Option<Instant>,
 }
 
 impl Dataplane {
@@ -42,6 +44,7 @@ impl Dataplane {
             lost: 0,
             started: now,
             ready: false,
+            closed: None,
         })
     }
 
@@ -97,7 +100,7 @@ impl Dataplane {
     }
 }
 
-/// When to start again: at once, but with growing pauses when it dies within a second each time.
+/// When to start again: at once, but with growing pauses when it dies within a second again and again.
 #[derive(Debug, Default)]
 pub struct Backoff {
     quick: u32,
@@ -105,6 +108,8 @@ pub struct Backoff {
 
 impl Backoff {
     const QUICK: Duration = Duration::from_secs(1);
+    /// Quick deaths in a row that cost no pause.
+    const FREE: u32 = 3;
     const FIRST: Duration = Duration::from_millis(50);
     const LONGEST: Duration = Duration::from_secs(5);
 
@@ -115,9 +120,9 @@ impl Backoff {
             return Duration::ZERO;
         }
         self.quick += 1;
-        match self.quick {
-            1 => Duration::ZERO,
-            more => Self::FIRST.saturating_mul(1 << (more - 2).min(10)).min(Self::LONGEST),
+        match self.quick.checked_sub(Self::FREE + 1) {
+            None => Duration::ZERO,
+            Some(more) => Self::FIRST.saturating_mul(1 << more.min(10)).min(Self::LONGEST),
         }
     }
 }
@@ -127,12 +132,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_death_costs_no_pause_and_repeated_ones_do() {
+    fn the_first_deaths_cost_no_pause_and_repeated_ones_do() {
         let mut backoff = Backoff::default();
         let quick = Duration::from_millis(10);
         assert_eq!(backoff.pause(Duration::from_secs(100)), Duration::ZERO);
-        let pauses: Vec<u64> = (0..10).map(|_| backoff.pause(quick).as_millis() as u64).collect();
-        assert_eq!(pauses, [0, 50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        let pauses: Vec<u64> = (0..12).map(|_| backoff.pause(quick).as_millis() as u64).collect();
+        assert_eq!(pauses, [0, 0, 0, 50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
         assert_eq!(backoff.pause(Duration::from_secs(2)), Duration::ZERO);
         assert_eq!(backoff.pause(quick), Duration::ZERO);
     }

@@ -19,8 +19,10 @@ pub struct Grants {
 pub struct Served {
     /// The dataplane said that it is ready.
     pub ready: bool,
-    /// Its end of the socket is closed, or it speaks no sense: nothing more will come.
+    /// Its end of the socket is closed: nothing more will come.
     pub ended: bool,
+    /// It speaks no sense, or does not listen.
+    pub mad: bool,
 }
 
 impl Grants {
@@ -35,7 +37,7 @@ impl Grants {
                 Err(ChannelError::Ended) => return Served { ended: true, ..served },
                 Err(error) => {
                     tracing::error!("the dataplane sent what cannot be read: {error}");
-                    return Served { ended: true, ..served };
+                    return Served { mad: true, ..served };
                 }
             };
             served.ready |= request.body == Request::Ready;
@@ -49,9 +51,13 @@ impl Grants {
             let reply = Numbered { number: request.number, body };
             let fds: Vec<_> = fd.iter().map(OwnedFd::as_fd).collect();
             // The dataplane waits for its answer: no room means that it does not read at all.
-            if let Err(error) = channel::send(&socket, &reply, &fds, false) {
-                tracing::error!("an answer could not be sent: {error}");
-                return Served { ended: true, ..served };
+            match channel::send(&socket, &reply, &fds, false) {
+                Ok(()) => {}
+                Err(ChannelError::Ended) => return Served { ended: true, ..served },
+                Err(error) => {
+                    tracing::error!("an answer could not be sent: {error}");
+                    return Served { mad: true, ..served };
+                }
             }
         }
         served

@@ -47,7 +47,7 @@ pub fn check(daemon: &Daemon) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Err(report) => {
-            eprintln!("{report:?}");
+            eprint!("{}", report.rendered());
             Ok(ExitCode::FAILURE)
         }
     }

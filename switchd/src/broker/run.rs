@@ -28,6 +28,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// How long the dataplane may take to end in order (captures are written out).
 const GRACE: Duration = Duration::from_secs(5);
+/// How long it may live on after it closed its request socket: time to say why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Runs the daemon until it is told to end. The error says why it could not start.
 pub fn run(daemon: &Daemon) -> anyhow::Result<ExitCode> {
@@ -137,6 +139,12 @@ impl Broker {
                 dataplane.kill();
                 self.ending = Some(now + GRACE);
             }
+            if let Some(dataplane) = &mut self.dataplane
+                && dataplane.closed.is_some_and(|by| by <= now)
+            {
+                dataplane.kill();
+                dataplane.closed = Some(now + GRACE);
+            }
             let news = self.wait(now)?;
             self.read_signals();
             self.serve();
@@ -183,12 +191,15 @@ impl Broker {
             PollFd::from_borrowed_fd(self.grants.devices.namespaces.descriptor(), PollFlags::PRI),
         ];
         if let Some(dataplane) = &self.dataplane {
-            fds.push(PollFd::new(&dataplane.requests, PollFlags::IN));
+            if dataplane.closed.is_none() {
+                fds.push(PollFd::new(&dataplane.requests, PollFlags::IN));
+            }
             if dataplane.is_behind() {
                 fds.push(PollFd::from_borrowed_fd(dataplane.notices(), PollFlags::OUT));
             }
         }
-        let until = [self.start_at, self.ending].into_iter().flatten().min();
+        let closed = self.dataplane.as_ref().and_then(|dataplane| dataplane.closed);
+        let until = [self.start_at, self.ending, closed].into_iter().flatten().min();
         let timeout = until.map(|until| {
             let left = until.saturating_duration_since(now);
             // Rounded up: a timeout of zero would spin for the last nanoseconds.
@@ -218,6 +229,9 @@ impl Broker {
     fn serve(&mut self) {
         let Some(dataplane) = &mut self.dataplane else { return };
         dataplane.flush();
+        if dataplane.closed.is_some() {
+            return;
+        }
         let served = self.grants.serve(&dataplane.requests, self.hello.restarts);
         if served.ready && !dataplane.ready {
             dataplane.ready = true;
@@ -226,8 +240,11 @@ impl Broker {
                 let _ = sd_notify::notify(&[NotifyState::Ready]);
             }
         }
-        if served.ended && self.ending.is_none() {
-            // It is dead already, or cannot go on.
+        if served.ended && dataplane.closed.is_none() {
+            dataplane.closed =
+                Some(Instant::now() + LAST_WORDS.max(GRACE * u32::from(self.ending.is_some())));
+        }
+        if served.mad {
             dataplane.kill();
         }
     }

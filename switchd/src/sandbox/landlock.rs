@@ -13,8 +13,9 @@ use std::path::Path;
 const KNOWN: ABI = ABI::V6;
 
 /// libpcap.so and its like; names of services and protocols in filters; our own figures.
-const READABLE: [&str; 11] = [
+const READABLE: [&str; 12] = [
     "/usr",
+    "/nix/store",
     "/lib",
     "/lib64",
     "/etc/ld.so.cache",
