@@ -1,0 +1,8 @@
+//! End to end: the daemon, `switchctl`, real namespaces and other people's programs.
+//!
+//! A module is a room: `traffic` what passes and what does not, `tags` VLANs, `life` devices and processes
+//! that come and go, `tables` addresses, `captures` mirrors, `control` configuration and bad input,
+//! `timing` whatever is measured, `vm` a guest with a kernel of its own, `rootless` without privileges.
+//! Every test that ends well also has the daemon's counters add up (`Daemon`'s drop).
+
+mod traffic;
