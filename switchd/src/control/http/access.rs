@@ -58,18 +58,17 @@ impl Policy {
         if *method == Method::GET || *method == Method::HEAD || self.access(peer) == Access::All {
             return Ok(());
         }
-        let message = format!(
-            "uid {} may only read here: {method} {} is for root, uid {} and members of group {}",
-            peer.uid,
-            super::error::shown(path),
-            self.owner,
-            self.group
-        );
+        let (owner, group) = (self.owner, self.group);
+        let who = match (owner, group, self.mode & GROUP_WRITE) {
+            (0, _, 0) | (0, 0, _) => "root".to_owned(),
+            (_, _, 0) => format!("root and uid {owner}"),
+            (0, ..) => format!("root and members of group {group}"),
+            _ => format!("root, uid {owner} and members of group {group}"),
+        };
+        let path = super::error::shown(path);
+        let message = format!("uid {} may only read here: {method} {path} is for {who}", peer.uid);
         Err(Failure::new(ErrorCode::Denied, message)
-            .hint(format!(
-                "run it as root or as uid {}, or join group {} and log in again",
-                self.owner, self.group
-            ))
+            .hint("use sudo, or have your user added to the socket's group and log in again")
             .close())
     }
 }
@@ -120,7 +119,7 @@ mod tests {
             assert_eq!(failure.status.as_u16(), 403);
             assert_eq!(failure.body.code, ErrorCode::Denied);
             assert!(failure.body.message.contains("uid 2000"), "{}", failure.body.message);
-            assert!(failure.body.hint.unwrap().contains("root"));
+            assert!(failure.body.hint.unwrap().contains("sudo"));
         }
     }
 }

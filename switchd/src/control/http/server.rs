@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::io;
+use std::io::{self, Write};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +64,8 @@ impl Default for Limits {
 
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A connection that has been silent for this long is idle, not just new.
+const PATIENCE: Duration = Duration::from_millis(2);
 /// For requests at work when the daemon is told to end.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -111,12 +113,16 @@ pub async fn serve(
         let groups = switchd_port::sys::peer::groups(&stream).unwrap_or_default().into();
         let peer = Peer { uid: credentials.uid(), gid: credentials.gid(), groups };
         if table.connections.len() >= limits.connections {
+            if !table.idle_for(PATIENCE) {
+                // Those that were just accepted may have a request for us: let them show it.
+                tokio::time::sleep(PATIENCE).await;
+            }
             let evicted = table.evict();
             // The evicted task closes its socket before the next accept.
             tokio::task::yield_now().await;
             if !evicted {
                 debug!(uid = peer.uid, "refused a connection: all are at work");
-                refuse(&stream);
+                refuse(stream);
                 continue;
             }
         }
@@ -158,10 +164,18 @@ impl Table {
         }
     }
 
+    /// The connection that has been idle for longest.
+    fn idlest(&self) -> Option<(Instant, u64)> {
+        self.connections.iter().filter_map(|(&id, activity)| Some((activity.idle_since()?, id))).min()
+    }
+
+    fn idle_for(&self, time: Duration) -> bool {
+        self.idlest().is_some_and(|(since, _)| since.elapsed() >= time)
+    }
+
     /// Ends the connection that has been idle for longest; false if none is idle.
     fn evict(&mut self) -> bool {
-        let idle = self.connections.iter().filter_map(|(&id, activity)| Some((activity.idle_since()?, id)));
-        let Some((_, id)) = idle.min() else { return false };
+        let Some((_, id)) = self.idlest() else { return false };
         if let Some(activity) = self.connections.remove(&id) {
             activity.evict();
         }
@@ -170,11 +184,14 @@ impl Table {
 }
 
 /// One write into an empty socket buffer; whoever does not read it loses nothing but the reason.
-fn refuse(stream: &UnixStream) {
+fn refuse(stream: UnixStream) {
     let reply = format!(
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n\
          Connection: close\r\nContent-Length: {}\r\n\r\n{BUSY}",
         BUSY.len()
     );
-    let _ = stream.try_write(reply.as_bytes());
+    // Not through tokio, which would first wait to be told that the socket is writable.
+    if let Ok(stream) = stream.into_std() {
+        let _ = (&stream).write_all(reply.as_bytes());
+    }
 }

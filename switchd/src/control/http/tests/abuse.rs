@@ -158,9 +158,19 @@ async fn when_all_connections_are_at_work_the_next_one_is_told_so() {
         working.push(stream);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let mut late = server.connect().await;
-    let answer = Answer::read(&mut late).await;
-    assert!(answer.error(503, "unavailable").contains("at work"));
+    let mut crowd = Vec::new();
+    for _ in 0..20 {
+        let mut late = server.connect().await;
+        let _ = late.write_all(request("GET /v1/networks HTTP/1.1", "").as_bytes()).await;
+        crowd.push(late);
+    }
+    for mut late in crowd {
+        let mut bytes = Vec::new();
+        // The reply comes before the news that nobody read our request.
+        while late.read_buf(&mut bytes).await.is_ok_and(|n| n > 0) {}
+        let answer = Answer::parse(&String::from_utf8(bytes).unwrap());
+        assert!(answer.error(503, "unavailable").contains("at work"));
+    }
     drop(held);
     for stream in &mut working {
         assert_eq!(Answer::read(stream).await.status, 200);
