@@ -255,7 +255,7 @@ impl Asker {
 
     async fn apply(&self, file: &Path, dry_run: bool, confirm: Option<Duration>) -> Result<(), Failure> {
         let text = read(file)?;
-        let mut path = format!("/v1/config?file={}", segment(&file.display().to_string()));
+        let mut path = format!("/v1/config?name={}", segment(&file.display().to_string()));
         if dry_run {
             path += "&dry_run=true";
         }
@@ -277,7 +277,7 @@ impl Asker {
 
     async fn diff(&self, file: &Path) -> Result<(), Failure> {
         let text = read(file)?;
-        let path = format!("/v1/config/diff?file={}", segment(&file.display().to_string()));
+        let path = format!("/v1/config/diff?name={}", segment(&file.display().to_string()));
         let answer = self.client.call(Method::POST, &path, Some("application/toml"), &text).await?;
         let reply: ApplyReply = decode(&answer)?;
         self.show(&reply, |_| changes(&reply.changes))?;
