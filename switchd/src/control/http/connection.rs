@@ -1,11 +1,12 @@
 //! One connection: what it is doing, until when it may, and its end.
 //!
 //! ```text
-//!   accept ─► Waiting ──first byte──► Head ──head complete──► Working ─► (Streaming) ──reply sent──► Waiting …
+//!   accept ─► Waiting ─first byte─► Head ─head complete─► Body ─body complete─► Working ─► (Streaming) ─►
+//!             ▲───────────────────────────────────── reply sent ──────────────────────────────────────────┘
 //! ```
-//! Each phase has its time ([`Limits`]); a phase that is over time ends the connection. Working is timed by what
-//! it does: the body's extractor has a limit, and a reply that nobody reads stalls the socket, which is seen
-//! here. A stream may stall for ever: what feeds it is bounded.
+//! Each phase has its time ([`Limits`]); a phase that is over time ends the connection (for a body its reader
+//! says so, with a reply). Working lasts as long as the engine takes; a reply that nobody reads stalls the
+//! socket, which is seen here. A stream may stall for ever: what feeds it is bounded.
 //!
 //! At the end the daemon's half is closed first and what still comes is read and thrown away for a moment
 //! (bounded in time and bytes), so that a client in the middle of a large body finds the reply, not a reset.
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::{Request, Response};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
@@ -42,6 +43,7 @@ enum Phase {
     /// Between requests; `true`: before the first one.
     Waiting(bool),
     Head,
+    Body,
     Working,
     Streaming,
 }
@@ -78,10 +80,10 @@ impl Activity {
         self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Since when it has had nothing to do; `None` while it works.
+    /// Since when we wait for the client; `None` while it waits for us.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let times = self.times();
-        matches!(times.phase, Phase::Waiting(_) | Phase::Head).then_some(times.since)
+        matches!(times.phase, Phase::Waiting(_) | Phase::Head | Phase::Body).then_some(times.since)
     }
 
     pub(super) fn evict(&self) {
@@ -109,7 +111,7 @@ impl Activity {
         let phase = match times.phase {
             Phase::Waiting(true) | Phase::Head => Some(times.since + limits.head),
             Phase::Waiting(false) => Some(times.since + limits.idle),
-            Phase::Working => None,
+            Phase::Body | Phase::Working => None,
             Phase::Streaming => return None,
         };
         let stall = times.stalled.map(|since| since + limits.stall);
@@ -198,12 +200,14 @@ async fn linger(stream: &mut UnixStream) -> io::Result<()> {
 }
 
 async fn answer(
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     peer: Peer,
     router: Router,
     activity: Arc<Activity>,
 ) -> Result<Response<Answer>, std::convert::Infallible> {
-    activity.enter(Phase::Working);
+    activity.enter(Phase::Body);
+    let arriving = activity.clone();
+    let mut request = request.map(|body| Body::new(Arriving { body, activity: arriving }));
     request.extensions_mut().insert(peer);
     let service = TowerToHyperService::new(router);
     let mut response = hyper::service::Service::call(&service, request).await?;
@@ -211,6 +215,41 @@ async fn answer(
         activity.enter(Phase::Streaming);
     }
     Ok(response.map(|body| Answer { body, _end: End(activity) }))
+}
+
+/// A request's body; nobody waits for the client once it has been read or given up.
+struct Arriving {
+    body: Incoming,
+    activity: Arc<Activity>,
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        let mut times = self.activity.times();
+        if times.phase == Phase::Body {
+            times.enter(Phase::Working);
+        }
+    }
+}
+
+impl hyper::body::Body for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// A reply's body; its end is the end of the work.
@@ -228,7 +267,7 @@ impl Drop for End {
 }
 
 impl hyper::body::Body for Answer {
-    type Data = axum::body::Bytes;
+    type Data = Bytes;
     type Error = axum::Error;
 
     fn poll_frame(
@@ -303,6 +342,8 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         activity.received();
         assert_eq!(activity.deadline(&LIMITS), Some(first + LIMITS.head), "one byte a second buys no time");
+        activity.enter(Phase::Body);
+        assert_eq!(activity.idle_since(), Some(Instant::now()), "a body that does not come makes room");
         activity.enter(Phase::Working);
         assert_eq!(activity.deadline(&LIMITS), None);
         assert_eq!(activity.idle_since(), None, "a request at work is never evicted");

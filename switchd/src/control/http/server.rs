@@ -1,7 +1,7 @@
 //! The listener: how many connections, and which one goes when there are too many.
 //!
 //! Accepting never stops, so nobody waits in the backlog behind clients that do nothing. At the bound, the
-//! connection that has been idle for longest (waiting for its first or next request) is closed for the new
+//! connection that has made us wait for longest (for a request, its head or its body) is closed for the new
 //! one; when all of them are at work, the new one is told 503 and closed. So file descriptors stay below the
 //! bound plus a handful that are closing, and a `switchctl` gets in past any number of idle connections.
 
