@@ -124,7 +124,12 @@ impl Devices {
         if let Some(held) = self.taps.remove(&key) {
             self.delete_tap(&key, held)?;
         }
-        self.unwatch();
+        // Ports that wait for their namespace hold nothing: the other names stay watched.
+        if let Some(netns) = netns
+            && !self.taps.keys().any(|(_, other)| other.as_deref() == Some(netns))
+        {
+            self.namespaces.retain(|name| name != netns);
+        }
         Ok((Reply::Done, None))
     }
 
@@ -283,7 +288,7 @@ impl Devices {
                 tracing::warn!("{error}");
             }
         }
-        self.unwatch();
+        self.namespaces.retain(|name| taps.iter().any(|(_, netns)| netns.as_deref() == Some(name)));
         Ok((Reply::Done, None))
     }
 
@@ -359,11 +364,6 @@ impl Devices {
             }
         }
         Ok(notices)
-    }
-
-    fn unwatch(&mut self) {
-        let taps = &self.taps;
-        self.namespaces.retain(|name| taps.keys().any(|(_, netns)| netns.as_deref() == Some(name)));
     }
 
     fn find(&mut self, name: &str) -> Result<Link, Refused> {
