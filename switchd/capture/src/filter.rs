@@ -7,7 +7,8 @@
 //!
 //! A frame is read where it lies, head and tail. A load beyond the frame's end ends the run without a
 //! match, as in the kernel and in libpcap. Tags are in the bytes, so `vlan 20` is plain loads; the
-//! kernel's ancillary loads (negative offsets) lie beyond every frame and never match.
+//! kernel's ancillary loads (negative offsets) lie beyond every frame and never match. `protochain`, which
+//! compiles to a loop, is refused, as the kernel refuses it.
 //!
 //! Semantics follow libpcap's `bpf_filter()`: 32-bit wrapping arithmetic, big-endian loads, a division by a
 //! zero X ends the run without a match, a shift by 32 or more gives 0.
@@ -29,7 +30,10 @@ pub enum BadProgram {
     TooLong(usize),
     #[error("filter instruction {0}: unknown code {1:#06x}")]
     Unknown(usize, u16),
-    #[error("filter instruction {0}: the jump leaves the program")]
+    /// Backward jumps look like this too: they are far forward in 32 bits.
+    #[error(
+        "filter instruction {0}: the jump goes backward or leaves the program; loops (`protochain`) are not run"
+    )]
     Jump(usize),
     #[error("filter instruction {0}: memory slot {1} does not exist (0-15)")]
     Memory(usize, u32),
@@ -290,3 +294,7 @@ fn decode_operation(code: u16) -> Option<Op> {
 #[cfg(test)]
 #[path = "filter_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "filter_peer_tests.rs"]
+mod peer_tests;

@@ -95,7 +95,7 @@ fn a_load_beyond_the_frame_or_a_division_by_zero_x_does_not_match() {
 }
 
 /// Bytes behind the head, good for one generation.
-struct Behind(Vec<u8>);
+pub(super) struct Behind(Vec<u8>);
 
 impl switchd_wire::TailSource for Behind {
     fn copy_tail(&self, tail: Tail, offset: usize, dst: &mut [u8]) -> Result<(), StaleTail> {
@@ -107,7 +107,7 @@ impl switchd_wire::TailSource for Behind {
     }
 }
 
-fn split(bytes: &[u8], head: usize, generation: u32) -> (Frame, Behind) {
+pub(super) fn split(bytes: &[u8], head: usize, generation: u32) -> (Frame, Behind) {
     let mut frame = Frame::default();
     frame.receive_area()[..head].copy_from_slice(&bytes[..head]);
     let tail = Tail { source: 0, slot: 0, len: (bytes.len() - head) as u32, generation };
