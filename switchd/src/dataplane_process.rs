@@ -23,6 +23,8 @@ use std::process::ExitCode;
 /// Runs until the broker says to end, or is gone.
 pub fn run() -> anyhow::Result<ExitCode> {
     signals()?;
+    // Not "exe", which is what it was started as.
+    let _ = rustix::thread::set_name(c"switchd-data");
     let requests = std::io::stdin().as_fd().try_clone_to_owned()?;
     nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
     let (hello, fds) = match channel::receive::<Hello>(&requests, true) {
