@@ -30,6 +30,11 @@ impl VidSet {
         self.0[usize::from(vid >> 6) & 63] |= 1 << (vid & 63);
     }
 
+    /// Inserts all of another set.
+    pub fn extend(&mut self, other: &VidSet) {
+        self.0.iter_mut().zip(other.0.iter()).for_each(|(word, more)| *word |= more);
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|&word| word == 0)
     }

@@ -16,6 +16,7 @@ pub mod notices;
 mod process;
 pub mod rim;
 mod table;
+mod uplinks;
 
 pub use config::{FdbRow, MirrorConfig, NetworkConfig, PortConfig, Refusal, VidSet, VlanMode};
 pub use counters::{NetworkCounters, PortCounters};

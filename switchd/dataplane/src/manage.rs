@@ -15,7 +15,6 @@ use crate::notices::{DataplaneNotice, Notices};
 use crate::process::{Burst, Staged};
 use crate::rim::{MirrorId, NetworkId, PortId};
 use crate::table::{Mode, NONE, Network, Port, PortCold, Uplink};
-use switchd_wire::MacAddr;
 use switchd_wire::frame::BURST;
 
 /// The networks of a worker, with their ports, tables and counters.
@@ -115,15 +114,12 @@ impl Dataplane {
         id
     }
 
-    /// Adds an uplink with its link down. `own` are the addresses of the interface itself.
-    pub fn add_uplink(&mut self, own: Vec<MacAddr>) -> PortId {
-        let id = self.place_port(NONE, PortConfig::default(), Some(Box::new(Uplink::new(own))));
-        self.refresh_port(id.0);
-        self.spread_mirrors();
-        id
-    }
-
-    fn place_port(&mut self, network: u32, config: PortConfig, uplink: Option<Box<Uplink>>) -> PortId {
+    pub(crate) fn place_port(
+        &mut self,
+        network: u32,
+        config: PortConfig,
+        uplink: Option<Box<Uplink>>,
+    ) -> PortId {
         let mut port = Port {
             network,
             mode: Mode::Transparent,
@@ -182,71 +178,6 @@ impl Dataplane {
         self.refresh_port(port.0);
     }
 
-    /// The addresses of the uplink's interface changed.
-    pub fn set_own(&mut self, port: PortId, own: Vec<MacAddr>) {
-        let Some(uplink) = self.ports.get_mut(port.0 as usize).and_then(|port| port.uplink.as_mut()) else {
-            return;
-        };
-        uplink.own = own;
-        for network in uplink.networks() {
-            self.place_statics(network);
-        }
-    }
-
-    /// Gives a network its way to the outside: the frames of one VLAN of the uplink, or (`None`) all that
-    /// no other network claims.
-    pub fn join_uplink(&mut self, network: NetworkId, port: PortId, vid: Option<u16>) -> Result<(), Refusal> {
-        let home = self.network(network).ok_or(Refusal::UnknownNetwork(network))?;
-        if home.uplink != NONE {
-            return Err(Refusal::HasUplink(PortId(home.uplink)));
-        }
-        let here = self.ports.get_mut(port.0 as usize).filter(|port| port.alive);
-        let uplink = here.ok_or(Refusal::UnknownPort(port))?.uplink.as_mut();
-        let uplink = uplink.ok_or(Refusal::NotAnUplink(port))?;
-        let place = match vid {
-            None => &mut uplink.untagged,
-            Some(vid @ 1..=4094) => &mut uplink.vids[usize::from(vid)],
-            Some(vid) => return Err(Refusal::BadVid(vid)),
-        };
-        if *place != NONE {
-            return Err(Refusal::VlanTaken(vid, NetworkId(*place)));
-        }
-        *place = network.0;
-        uplink.claims += u32::from(vid.is_some());
-        let home = &mut self.networks[network.0 as usize];
-        home.uplink = port.0;
-        home.uplink_vid = vid.unwrap_or(0);
-        home.members.push(port.0);
-        self.rebuild(network.0);
-        self.place_statics(network.0);
-        Ok(())
-    }
-
-    /// Forgets all addresses of the network behind the uplink.
-    pub fn leave_uplink(&mut self, network: NetworkId, port: PortId) {
-        let Some(home) = self.network_mut(network).filter(|home| home.uplink == port.0 && port.0 != NONE)
-        else {
-            return;
-        };
-        let vid = home.uplink_vid;
-        home.uplink = NONE;
-        home.uplink_vid = 0;
-        home.members.retain(|&member| member != port.0);
-        home.statics.retain(|entry| entry.port != port.0);
-        if let Some(uplink) = self.ports[port.0 as usize].uplink.as_mut() {
-            match vid {
-                0 => uplink.untagged = NONE,
-                vid => {
-                    uplink.vids[usize::from(vid)] = NONE;
-                    uplink.claims -= 1;
-                }
-            }
-        }
-        self.flush_in(network.0, Some(port.0));
-        self.rebuild(network.0);
-        self.place_statics(network.0);
-    }
-
     /// A port without link gets no frames, and what was learned behind it is forgotten.
     pub fn set_link(&mut self, port: PortId, up: bool) {
         if self.port(port).is_none() || self.cold[port.0 as usize].link == up {
@@ -273,7 +204,6 @@ impl Dataplane {
                 home.members.retain(|&member| member != port.0);
                 home.statics.retain(|entry| entry.port != port.0);
                 self.rebuild(network);
-                self.place_statics(network);
             }
         }
         let here = &mut self.ports[port.0 as usize];
@@ -325,12 +255,12 @@ impl Dataplane {
         self.spread_mirrors();
     }
 
-    fn spread_mirrors(&mut self) {
+    pub(crate) fn spread_mirrors(&mut self) {
         self.mirrors.spread(&mut self.ports, &mut self.networks);
     }
 
     /// Works out whether frames may enter and leave by a port, and where floods go.
-    fn refresh_port(&mut self, port: u32) {
+    pub(crate) fn refresh_port(&mut self, port: u32) {
         let is_target = self.mirrors.is_target(port);
         let Some(here) = self.ports.get_mut(port as usize).filter(|port| port.alive) else { return };
         let PortCold { config, link } = &self.cold[port as usize];
@@ -350,9 +280,9 @@ impl Dataplane {
         networks.into_iter().for_each(|network| self.rebuild(network));
     }
 
-    /// Works out a network's flood list and its named VLANs. When the latter change, what was learned is
-    /// forgotten: it may lie in the wrong VLAN.
-    fn rebuild(&mut self, network: u32) {
+    /// Works out a network's flood list and its named VLANs, and puts its static entries where they belong.
+    /// When the named VLANs change, what was learned is forgotten: it may lie in the wrong VLAN.
+    pub(crate) fn rebuild(&mut self, network: u32) {
         let Some(home) = self.networks.get_mut(network as usize) else { return };
         let ports = &self.ports;
         let members = home.members.iter().copied();
@@ -363,7 +293,8 @@ impl Dataplane {
                 VlanMode::Transparent => {}
                 VlanMode::Access(vid) => named.insert(*vid),
                 VlanMode::Trunk { allowed, native } => {
-                    allowed.iter().chain(*native).for_each(|vid| named.insert(vid));
+                    named.extend(allowed);
+                    native.iter().for_each(|&vid| named.insert(vid));
                 }
             }
         }

@@ -35,7 +35,7 @@ fn a_port_is_mirrored_in_the_directions_asked_for() {
     };
     let (entered, left) = ((a, Direction::Rx, out), (a, Direction::Tx, back));
     let flooded = (a, Direction::Tx, frame(mac(2), mac(3)));
-    assert_eq!(of(rx), [entered.clone()]);
+    assert_eq!(of(rx), std::slice::from_ref(&entered));
     assert_eq!(of(tx), [left.clone(), flooded.clone()]);
     assert_eq!(of(both), [entered, left, flooded]);
     world.dataplane.remove_mirror(both);

@@ -13,6 +13,9 @@ use switchd_wire::MacAddr;
 
 type Drops = BTreeMap<(PortId, &'static str), u64>;
 
+/// The network, the FID, the frame without the tag of a named VLAN, and that tag.
+type Entered = (usize, u16, Vec<u8>, [u8; 2]);
+
 /// The model switch. FID 0 is everything outside named VLANs.
 #[derive(Default)]
 struct Model {
@@ -60,8 +63,7 @@ impl Model {
         }
     }
 
-    /// The network, the FID, the frame without the tag of a named VLAN, and that tag.
-    fn enter(&self, port: PortId, bytes: &[u8]) -> Result<(usize, u16, Vec<u8>, [u8; 2]), &'static str> {
+    fn enter(&self, port: PortId, bytes: &[u8]) -> Result<Entered, &'static str> {
         let whole = |bytes: &[u8]| bytes.len() >= 14 && (bytes[12..14] != [0x81, 0] || bytes.len() >= 18);
         let mut bytes = bytes.to_vec();
         if !whole(&bytes) {
