@@ -6,6 +6,6 @@ pub mod broker;
 pub mod config;
 pub mod control;
 pub mod dataplane_process;
-pub mod sandbox;
 pub mod demo;
+pub mod sandbox;
 pub mod worker;
