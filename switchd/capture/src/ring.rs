@@ -360,7 +360,9 @@ impl Producer {
         if self.used == 0 && self.touched.is_empty() {
             return false;
         }
-        let since = *self.since.get_or_insert(now);
+        // Another worker, with another clock, may have begun the chunk.
+        let since = self.since.map_or(now, |since| since.min(now));
+        self.since = Some(since);
         let delay = if self.used > 0 { FLUSH_DELAY } else { TELL_DELAY };
         if now.saturating_sub(since) >= delay {
             self.hand_over();
@@ -428,12 +430,14 @@ impl Consumer {
         }
     }
 
-    /// Gives chunks that were not needed since the last call back to the system. Call about once a second.
-    pub fn trim(&mut self) {
+    /// Gives chunks that were not needed since the last call back to the system. Call about once a second,
+    /// while it says that there is more to give back later.
+    pub fn trim(&mut self) -> bool {
         let wanted = std::mem::take(&mut self.peak).max(KEEP);
         while self.shared.chunks.load(Relaxed) > wanted && self.free.try_recv().is_ok() {
             self.shared.chunks.fetch_sub(1, Relaxed);
         }
+        self.shared.chunks.load(Relaxed) > KEEP && !self.free.is_empty()
     }
 
     /// Name of an interface that blocks or tallies speak of.

@@ -419,8 +419,7 @@ impl Capture {
                 self.fail(&short.error, now);
             }
             if self.trim_at.is_some_and(|at| now.monotonic >= at) {
-                self.trim_at = None;
-                self.consumer.trim();
+                self.trim_at = self.consumer.trim().then_some(now.monotonic + TRIM_EVERY);
             }
         }
         self.publish();

@@ -12,6 +12,8 @@ use std::os::unix::fs::FileExt;
 /// A file up to this size is walked as a whole.
 const WALK_MAX: u64 = 16 * 1024 * 1024;
 const BACK_BLOCKS: usize = 64;
+/// Bytes that are read at a time.
+const PIECE: usize = 64 * 1024;
 /// A block that is larger was not written by us.
 const BLOCK_MAX: u64 = 1 << 20;
 const SECTION: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
@@ -27,46 +29,59 @@ pub fn can_append(file: &File, len: u64) -> io::Result<bool> {
     if start[0..4] != SECTION || start[8..12] != LITTLE_ENDIAN {
         return Ok(false);
     }
-    if len <= WALK_MAX { walk(file, len) } else { back(file, len) }
+    let mut words = Words { file, len, piece: Vec::new(), from: 0 };
+    if len <= WALK_MAX { walk(&mut words) } else { back(&mut words) }
 }
 
-fn word(file: &File, at: u64) -> io::Result<u64> {
-    let mut raw = [0; 4];
-    file.read_exact_at(&mut raw, at)?;
-    Ok(u64::from(u32::from_le_bytes(raw)))
+/// Reads words of a file, through a small piece of it that is kept.
+struct Words<'a> {
+    file: &'a File,
+    len: u64,
+    piece: Vec<u8>,
+    from: u64,
+}
+
+impl Words<'_> {
+    /// The word at `at`; `None` beyond the end.
+    fn at(&mut self, at: u64) -> io::Result<Option<u64>> {
+        if at + 4 > self.len {
+            return Ok(None);
+        }
+        if at < self.from || at + 4 > self.from + self.piece.len() as u64 {
+            self.piece.resize(PIECE.min((self.len - at) as usize), 0);
+            self.file.read_exact_at(&mut self.piece, at)?;
+            self.from = at;
+        }
+        let at = (at - self.from) as usize;
+        let word = self.piece[at..].first_chunk().map(|raw| u64::from(u32::from_le_bytes(*raw)));
+        Ok(word)
+    }
 }
 
 fn plausible(len: u64) -> bool {
     (12..=BLOCK_MAX).contains(&len) && len.is_multiple_of(4)
 }
 
-fn walk(file: &File, len: u64) -> io::Result<bool> {
-    let mut bytes = vec![0; len as usize];
-    file.read_exact_at(&mut bytes, 0)?;
-    let word = |at: usize| {
-        let raw = bytes.get(at..at + 4)?;
-        Some(u32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]]))
-    };
+fn walk(words: &mut Words) -> io::Result<bool> {
     let mut at = 0;
-    while at < bytes.len() {
-        let Some(block) = word(at + 4) else { return Ok(false) };
-        let size = block as usize;
-        if !plausible(u64::from(block)) || size > bytes.len() - at || word(at + size - 4) != Some(block) {
+    while at < words.len {
+        let Some(block) = words.at(at + 4)? else { return Ok(false) };
+        if !plausible(block) || block > words.len - at || words.at(at + block - 4)? != Some(block) {
             return Ok(false);
         }
-        at += size;
+        at += block;
     }
     Ok(true)
 }
 
-fn back(file: &File, len: u64) -> io::Result<bool> {
-    let mut end = len;
+fn back(words: &mut Words) -> io::Result<bool> {
+    let mut end = words.len;
     for _ in 0..BACK_BLOCKS {
         if end == 0 {
             break;
         }
-        let block = word(file, end - 4)?;
-        if !plausible(block) || block > end || word(file, end - block + 4)? != block {
+        let Some(block) = words.at(end - 4)? else { return Ok(false) };
+        if !plausible(block) || block > end || words.at(end - block + 4)? != Some(block) {
             return Ok(false);
         }
         end -= block;

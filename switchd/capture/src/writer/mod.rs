@@ -231,6 +231,14 @@ impl WriterHandle {
         }
     }
 
+    /// Ends a capture as [`WriterHandle::remove`] does, and does not wait.
+    pub fn release(&self, name: &str) {
+        locked(&self.reports).remove(name);
+        let (done, _) = bounded(1);
+        // A thread that has ended has closed everything.
+        let _ = self.commands.send(Command::Remove { name: name.to_owned(), done });
+    }
+
     pub fn status(&self, name: &str) -> Option<Status> {
         let report = locked(&self.reports).get(name).cloned();
         report.map(|report| report.read())
