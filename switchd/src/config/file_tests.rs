@@ -27,7 +27,7 @@ mtu = 9_000
 ageing = 0x20
 mac-limit = 100
 fdb."02:00:00:00:00:01" = "uplink:eth0"
-fdb."02:00:00:00:00:01@5" = "vm1"
+fdb."02:00:00:00:00:01@10" = "vm1"
 [port.vm1]
 network = "office"
 tap = "vm1.0"

@@ -362,7 +362,7 @@ impl Worker {
             snapshot.networks.push(NetworkSnapshot {
                 name: slot.name.clone(),
                 ports: ports.map(|id| self.table.port_name(id)).collect(),
-                counters: self.dataplane.network_counters(slot.id).clone(),
+                counters: self.dataplane.network_counters(slot.id),
             });
         }
         for slot in self.table.mirrors.iter().flatten() {

@@ -2,12 +2,13 @@
 
 use super::super::keys::{RangeRule, range};
 use super::super::problem::Problem;
-use super::super::value::{fdb_key, ifname};
+use super::super::value::{fdb_key, ifname, vlan};
 use super::super::{DEFAULT_AGEING, DEFAULT_MAC_LIMIT, DEFAULT_MTU, MAX_STATIC};
 use super::{NetworkPlan, StaticEntry, instead};
 use std::collections::BTreeMap;
 use switchd_api::model::{Desired, Kind, NetworkSpec};
 use switchd_api::name::Name;
+use switchd_dataplane::VlanMode;
 
 pub(super) fn networks(desired: &Desired, problems: &mut Vec<Problem>) -> BTreeMap<Name, NetworkPlan> {
     let mut plans = BTreeMap::new();
@@ -128,14 +129,38 @@ fn static_entries(
                 continue;
             }
         };
-        if let Some(problem) = entry_port(desired, name, spec, port, &path) {
-            problems.push(problem);
-        }
+        let problem = entry_port(desired, name, spec, port, &path);
+        problems.extend(problem.or_else(|| entry_vlan(desired, vid, port, &path)));
         if entries.insert((mac, vid), StaticEntry { mac, vid, port: port.clone() }).is_some() {
             problems.push(Problem::new(&path, "this address is written twice, in two spellings").conflict());
         }
     }
     entries.into_values().collect()
+}
+
+/// The port is a member of the entry's VLAN; without one, it has a VLAN for untagged frames, or is
+/// transparent.
+fn entry_vlan(desired: &Desired, vid: Option<u16>, port: &str, path: &[&str]) -> Option<Problem> {
+    let mode = vlan(desired.port.get(port)?.vlan.as_deref()?).ok()?;
+    let (member, rule) = match (&mode, vid) {
+        (VlanMode::Transparent, _) | (VlanMode::Access(_), None) => return None,
+        (VlanMode::Access(own), Some(vid)) => {
+            (*own == vid, format!("the port is not a member of VLAN {vid}"))
+        }
+        (VlanMode::Trunk { allowed, native }, Some(vid)) => {
+            (allowed.contains(vid) || *native == Some(vid), format!("the port is not a member of VLAN {vid}"))
+        }
+        (VlanMode::Trunk { native, .. }, None) => {
+            (native.is_some(), "a trunk without a native VLAN: say which one, as in MAC@10".to_owned())
+        }
+    };
+    (!member).then(|| {
+        Problem::new(path, rule)
+            .text(port)
+            .also(&["port", port, "vlan"])
+            .help("delete the entry first, or name one of the port's VLANs")
+            .conflict()
+    })
 }
 
 fn entry_port(

@@ -326,6 +326,35 @@ fn a_static_entry_leads_to_a_port_of_its_network() {
 }
 
 #[test]
+fn a_static_entry_is_on_a_vlan_of_its_port() {
+    let entry = |key: &str, mode: &str| {
+        refused(|desired| {
+            desired.port.get_mut("pc").unwrap().vlan = Some(mode.to_owned());
+            desired.network.get_mut("office").unwrap().fdb = [(key.to_owned(), "pc".to_owned())].into();
+        })
+    };
+    let mac = "02:00:00:00:00:09";
+    for (vid, mode) in [("@20", "access=10"), ("@30", "trunk=10,20,native=1")] {
+        let vlan = &vid[1..];
+        assert_eq!(
+            entry(&format!("{mac}{vid}"), mode),
+            [format!("network office: fdb.{mac}{vid} \"pc\": the port is not a member of VLAN {vlan}")]
+        );
+    }
+    assert_eq!(entry(mac, "trunk=10").len(), 1);
+    for (vid, mode) in
+        [("", "access=10"), ("@10", "access=10"), ("@1", "trunk=10,native=1"), ("", "trunk=10,native=1")]
+    {
+        let plan = check(|desired| {
+            desired.port.get_mut("pc").unwrap().vlan = Some(mode.to_owned());
+            desired.network.get_mut("office").unwrap().fdb =
+                [(format!("{mac}{vid}"), "pc".to_owned())].into();
+        });
+        assert!(plan.is_ok(), "{vid} {mode}");
+    }
+}
+
+#[test]
 fn a_mirror_has_sources_that_exist() {
     let source =
         |list: &[&str]| mirror(|spec| spec.source = list.iter().map(|&text| text.to_owned()).collect());

@@ -22,6 +22,18 @@ pub(super) enum Save {
     Not,
 }
 
+/// A panic in the middle of a change would leave half of it in force, and the handler's task would hide it.
+/// The process ends instead; the broker starts it again at once, with what was saved.
+struct Whole;
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        if std::thread::panicking() && !cfg!(test) {
+            std::process::abort();
+        }
+    }
+}
+
 impl Engine {
     /// A user's change to the running configuration, made durable before it returns.
     pub(super) fn change(
@@ -41,6 +53,7 @@ impl Engine {
 
     /// From the running configuration to this one.
     pub(super) fn transact(&mut self, desired: Desired, save: Save, mode: Mode) -> Result<(), ErrorBody> {
+        let _whole = Whole;
         let validated = self.validated(&desired)?;
         let addresses = self.addresses(&validated)?;
         let target = resolve::resolve(&validated, &addresses);

@@ -36,7 +36,7 @@ impl Engine {
             match self.perform(&step, mode) {
                 Ok(()) => done.steps.push(step),
                 Err(error) if mode == Mode::Lenient => {
-                    self.trouble(subject(&step), error.message);
+                    self.trouble_with(subject(&step), &error);
                     done.steps.push(step);
                 }
                 Err(error) => {
@@ -54,7 +54,7 @@ impl Engine {
         for step in steps.into_iter().rev() {
             let step = step.inverse();
             if let Err(error) = self.perform(&step, Mode::Lenient) {
-                self.trouble(subject(&step), error.message);
+                self.trouble_with(subject(&step), &error);
             }
         }
         for (object, reason) in held {

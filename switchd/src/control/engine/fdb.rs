@@ -46,28 +46,32 @@ impl Engine {
         Ok(FdbEntry { mac: mac.to_string(), vlan: vid, port: entry.port.clone(), is_static: true, age: None })
     }
 
-    /// `mac` is `MAC` or `MAC@VID`. A learned address may be learned again.
+    /// `mac` is `MAC@VID`, or `MAC` for the address in all VLANs. A learned address may be learned again.
     pub fn fdb_delete(&mut self, network: &str, mac: &str) -> Result<(), ErrorBody> {
         let (address, vid) = parse(mac)?;
         let worker = self.worker_of_network(network)?;
         let spec = self.running.network.get(network).ok_or_else(|| not_found("network", network))?;
-        if let Some(key) = entry_of(&spec.fdb, address, vid) {
+        let meant = |key: &String| {
+            config::fdb_key(key).is_ok_and(|entry| entry.0 == address && (vid.is_none() || entry.1 == vid))
+        };
+        let saved: Vec<String> = spec.fdb.keys().filter(|key| meant(key)).cloned().collect();
+        if !saved.is_empty() {
             self.change(|desired| {
                 if let Some(spec) = desired.network.get_mut(network) {
-                    spec.fdb.remove(&key);
+                    spec.fdb.retain(|key, _| !saved.contains(key));
                 }
                 Ok(())
             })?;
             self.events.tell("fdb.deleted", format!("network {network}"), written(address, vid));
-            return Ok(());
         }
         let command = Command::FdbDelete { network: network.into(), mac: address, vid };
         match self.means.workers.run(worker, command) {
             Ok(()) => Ok(()),
+            Err(CommandError::Unknown(_)) if !saved.is_empty() => Ok(()),
             Err(CommandError::Unknown(_)) => Err(hinted(
                 ErrorCode::NotFound,
                 format!("network {network} has no address {}", written(address, vid)),
-                format!("switchctl fdb {network}; an address of a VLAN is written MAC@VID"),
+                format!("switchctl fdb {network}"),
             )),
             Err(error) => Err(worker_refused(&Object::Network(network.to_owned()), &error)),
         }

@@ -126,4 +126,11 @@ impl Engine {
         }
         self.wake.notify_one();
     }
+
+    /// The list names the object, so the reason need not.
+    fn trouble_with(&mut self, object: troubles::Object, error: &ErrorBody) {
+        let named = format!("{object}: ");
+        let reason = error.message.strip_prefix(&named).unwrap_or(&error.message).to_owned();
+        self.trouble(object, reason);
+    }
 }

@@ -18,7 +18,8 @@ impl Engine {
             }
             desired.network.insert(key, spec);
             Ok(())
-        })?;
+        })
+        .map_err(|error| naming(name.as_str(), error))?;
         self.events.tell("network.created", format!("network {name}"), "");
         self.network(name.as_str())
     }
@@ -37,7 +38,8 @@ impl Engine {
                 .ok_or_else(|| not_found("network", name))?;
             *spec = config::set_network(name, spec, keys).map_err(|problem| problem.body())?;
             Ok(())
-        })?;
+        })
+        .map_err(|error| naming(name, error))?;
         self.events.tell("network.changed", format!("network {name}"), words(keys));
         self.network(name)
     }
@@ -61,6 +63,15 @@ impl Engine {
         self.events.tell("network.deleted", format!("network {name}"), "");
         Ok(())
     }
+}
+
+/// What fails may be the uplink or a port: the network that was to change is named too.
+fn naming(network: &str, mut error: ErrorBody) -> ErrorBody {
+    let other = ["uplink ", "port "].iter().any(|object| error.message.starts_with(object));
+    if other {
+        error.message = format!("network {network}: {}", error.message);
+    }
+    error
 }
 
 /// What a mirror names is not deleted under it.

@@ -196,7 +196,16 @@ impl<'a> Kept<'a> {
         }
     }
 
+    /// Deleting an entry without a VLAN deletes those of the address in all VLANs, so they go together.
     fn static_entry(&self, network: &str, key: &(MacAddr, Option<u16>)) -> bool {
+        let common = (key.0, None);
+        let has = |target: &Target| {
+            target.networks.get(network).is_some_and(|net| net.statics.contains_key(&common))
+        };
+        self.same_entry(network, key) && (!has(self.old) || self.same_entry(network, &common))
+    }
+
+    fn same_entry(&self, network: &str, key: &(MacAddr, Option<u16>)) -> bool {
         let port = |target: &'a Target| target.networks.get(network).and_then(|net| net.statics.get(key));
         let (Some(old), Some(new)) = (port(self.old), port(self.new)) else { return false };
         old == new

@@ -173,3 +173,18 @@ fn networks_that_share_an_uplink_move_together() {
     let (steps, _) = plan(&old, &new, &at(&[("a", 0), ("b", 1), ("c", 1)]), 2);
     assert_eq!(words(&steps), ["move b+c 1>0", "+mirror m"]);
 }
+
+#[test]
+fn an_entry_without_a_vlan_takes_those_of_its_address_along() {
+    let mac = MacAddr([2; 6]);
+    let mut a = net(None);
+    a.statics.insert((mac, None), "p".to_owned());
+    a.statics.insert((mac, Some(10)), "q".to_owned());
+    let old = target(&[("a", a)], &[("p", tap("a", "t0")), ("q", tap("a", "t1"))], &[]);
+    let mut new = old.clone();
+    new.networks.get_mut("a").unwrap().statics.remove(&(mac, None));
+    let (steps, _) = plan(&old, &new, &at(&[("a", 0)]), 1);
+    assert_eq!(words(&steps), ["-fdb p", "-fdb q", "+fdb q"]);
+    let (steps, _) = plan(&new, &old, &at(&[("a", 0)]), 1);
+    assert_eq!(words(&steps), ["+fdb p"]);
+}

@@ -93,7 +93,7 @@ impl Engine {
             }
         };
         if let Err(error) = &outcome {
-            self.trouble(object.clone(), error.message.clone());
+            self.trouble_with(object.clone(), error);
         }
         outcome
     }

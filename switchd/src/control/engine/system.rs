@@ -150,7 +150,10 @@ impl Captures for Tapes {
     }
 
     fn close(&self, name: &str) {
-        self.live().remove(name);
+        if self.live().remove(name).is_some() {
+            // Its reader may take a while for the end of the stream.
+            return self.writer.release(name);
+        }
         if let Err(error) = self.writer.remove(name) {
             tracing::warn!(capture = name, %error, "the capture could not be closed in order");
         }

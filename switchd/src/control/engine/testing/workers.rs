@@ -146,9 +146,13 @@ impl FakeWorker {
                 Ok(())
             }
             Command::FdbDelete { network, mac, vid } => {
-                match self.fdb.remove(&(network.to_string(), mac, vid)) {
-                    Some(_) => Ok(()),
-                    None => Err(CommandError::Unknown(mac.to_string().into())),
+                let before = self.fdb.len();
+                self.fdb.retain(|entry, _| {
+                    entry.0 != *network || entry.1 != mac || vid.is_some_and(|vid| entry.2 != Some(vid))
+                });
+                match self.fdb.len() < before {
+                    true => Ok(()),
+                    false => Err(CommandError::Unknown(mac.to_string().into())),
                 }
             }
             other => panic!("not asked of a fake worker: {}", std::mem::discriminant(&other).kind()),

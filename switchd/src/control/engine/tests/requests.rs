@@ -108,8 +108,15 @@ fn static_entries_are_kept_and_go_with_their_port() {
     let rows = engine.fdb("lab").unwrap();
     assert_eq!((rows.len(), rows[0].vlan, rows[0].is_static), (1, Some(10), true));
     assert_eq!(world.get().saved.as_ref().unwrap().network["lab"].fdb.len(), 1);
-    assert_eq!(engine.fdb_delete("lab", "02:00:00:00:00:07").unwrap_err().code, ErrorCode::NotFound);
+    assert_eq!(
+        engine.set_port("vm1", &keys(&[("vlan", "access=20")])).unwrap_err().code,
+        ErrorCode::Conflict
+    );
     engine.fdb_delete("lab", "02:00:00:00:00:07@10").unwrap();
+    assert_eq!(engine.fdb_delete("lab", "02:00:00:00:00:07@10").unwrap_err().code, ErrorCode::NotFound);
+    engine.fdb_add("lab", &entry).unwrap();
+    engine.fdb_delete("lab", "02:00:00:00:00:07").unwrap();
+    assert!(world.get().saved.as_ref().unwrap().network["lab"].fdb.is_empty());
     engine.fdb_add("lab", &entry).unwrap();
     engine.detach_port("vm1").unwrap();
     assert!(world.get().saved.as_ref().unwrap().network["lab"].fdb.is_empty());
