@@ -62,16 +62,16 @@ impl FromRequest<App> for Configuration {
     }
 }
 
-/// The client's name of the file (`?name=`), for the reports; shown only, never opened.
+/// The client's name of the file (`?file=`), for the reports; shown only, never opened.
 fn file_name(query: &str) -> String {
-    let value = query.split('&').find_map(|pair| pair.strip_prefix("name="));
+    let value = query.split('&').find_map(|pair| pair.strip_prefix("file="));
     let decoded = value.and_then(|_| {
         #[derive(Deserialize)]
         struct Name {
-            name: String,
+            file: String,
         }
         let uri: axum::http::Uri = format!("/?{query}").parse().ok()?;
-        axum::extract::Query::<Name>::try_from_uri(&uri).ok().map(|query| query.0.name)
+        axum::extract::Query::<Name>::try_from_uri(&uri).ok().map(|query| query.0.file)
     });
     decoded.filter(|name| !name.is_empty()).map_or_else(|| "request body".to_owned(), |name| shown(&name))
 }
@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn the_name_of_a_file_is_only_shown() {
         assert_eq!(file_name(""), "request body");
-        assert_eq!(file_name("dry_run=1&name=my%20lab.toml"), "my lab.toml");
-        assert_eq!(file_name("name=a%0Ab"), "a\\nb");
+        assert_eq!(file_name("dry_run=1&file=my%20lab.toml"), "my lab.toml");
+        assert_eq!(file_name("file=a%0Ab"), "a\\nb");
     }
 }

@@ -54,8 +54,8 @@ pub struct ApplyQuery {
     /// restart rolls back too.
     confirm: Option<u64>,
     /// Name of the file, to be shown in error reports.
-    #[serde(default, rename = "name")]
-    _name: Option<String>,
+    #[serde(default, rename = "file")]
+    _file: Option<String>,
 }
 
 /// Makes the configuration so, as a whole or not at all. Objects that the body does not have are deleted;
@@ -92,8 +92,8 @@ pub async fn confirm(State(app): State<App>) -> Reply<Answer<ApplyReply>> {
 #[into_params(parameter_in = Query)]
 pub struct DiffQuery {
     /// Name of the file, to be shown in error reports.
-    #[serde(default, rename = "name")]
-    _name: Option<String>,
+    #[serde(default, rename = "file")]
+    _file: Option<String>,
 }
 
 /// What an `apply` of this body would change.

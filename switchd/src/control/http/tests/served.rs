@@ -46,7 +46,7 @@ async fn the_configuration_comes_back_as_it_went() {
 #[tokio::test]
 async fn an_error_in_toml_comes_with_the_place_drawn() {
     let server = Server::start(Limits::DEFAULT);
-    let put = "PUT /v1/config?name=lab.toml HTTP/1.1\r\nContent-Type: application/toml";
+    let put = "PUT /v1/config?file=lab.toml HTTP/1.1\r\nContent-Type: application/toml";
     let answer = server.ask(put, "[network.lab]\nkind = \"isolated\"\nuplnk = \"eth0\"\n").await;
     answer.error(400, "invalid");
     let report = answer.json()["report"].as_str().unwrap().to_owned();
