@@ -1,18 +1,32 @@
 //! The command line. Names, flags and exit codes are a promise to outside scripts.
+//!
+//! Values are checked here as far as no daemon is needed to name the mistake (exit status 2); all other rules
+//! are the daemon's. The same definition makes the help, the manual pages and the completion.
 
+mod mirror;
+mod network;
+mod port;
+mod value;
+
+pub use mirror::{Capture, Mirror};
+pub use network::{Fdb, FdbCommand, Network};
+pub use port::{Attach, Port};
+
+use crate::complete;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::engine::ArgValueCandidates;
 use std::path::PathBuf;
 use std::time::Duration;
+use value::{name_of, parse_time};
 
-/// Controls switchd, the virtual switch
+/// Controls switchd, the software switch
+///
+/// Asks the daemon over its unix socket, prints the answer as a table or as JSON or YAML, and says with its
+/// exit status how it went. In tables a frame is an Ethernet frame, or a superframe of up to 64 KiB that
+/// crosses the switch whole (counted once). Sizes are bytes and times are seconds unless a unit stands beside
+/// them.
 #[derive(Parser, Debug)]
-#[command(
-    name = "switchctl",
-    version,
-    propagate_version = true,
-    after_help = "Exit status: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 daemon unreachable, \
-                  6 timeout, 7 diff found changes, 8 permission denied."
-)]
+#[command(name = "switchctl", version, arg_required_else_help = true, after_help = EXIT_STATUS)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -20,18 +34,23 @@ pub struct Cli {
     pub command: Command,
 }
 
+const EXIT_STATUS: &str = "Exit status: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 daemon unreachable, \
+                           6 timeout, 7 diff found changes, 8 permission denied.";
+
 #[derive(Args, Debug, Clone)]
 pub struct Global {
-    /// Socket of the daemon
-    #[arg(long, global = true, env = "SWITCHD_SOCKET", value_name = "PATH")]
+    /// Socket of the daemon [default: $SWITCHD_SOCKET, /run/switchd/switchd.sock, or
+    /// $XDG_RUNTIME_DIR/switchd.sock]
+    #[arg(long, global = true, value_name = "PATH", value_hint = clap::ValueHint::FilePath)]
     pub socket: Option<PathBuf>,
     /// Form of the output
     #[arg(short = 'o', long = "output", global = true, value_name = "FORM", value_enum, default_value_t)]
     pub output: Output,
-    /// Longest time to wait for the answer, and for the daemon where it is not there yet
+    /// Longest time to wait for the answer (30 s unless given), and for a daemon that is not there yet (not at
+    /// all unless given). A number of seconds, or with ms, s, m, h
     #[arg(long, global = true, value_name = "TIME", value_parser = parse_time)]
     pub wait: Option<Duration>,
-    /// Print nothing but errors
+    /// Do not say what was done; what was asked for and errors are printed still
     #[arg(short, long, global = true)]
     pub quiet: bool,
 }
@@ -43,7 +62,9 @@ pub enum Output {
     Table,
     /// For people with room
     Wide,
+    /// One object or one array, keys as in the API, raw numbers
     Json,
+    /// The same as YAML
     Yaml,
     /// Of `topology`: Graphviz
     Dot,
@@ -54,65 +75,115 @@ pub enum Output {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Networks: bridged to the outside, or isolated
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = true)]
     Network(Network),
     /// Ports: the interfaces of guests
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = true)]
     Port(Port),
     /// Addresses of a network: list, add or delete entries of the forwarding database
-    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    ///
+    /// `switchctl fdb NETWORK` lists the addresses, learned and static, with the port behind which each one
+    /// stands. VLAN is the VLAN whose addresses are learned on their own (one that a port of the network
+    /// names); `-` is the network's common table. AGE is in seconds since the address was last seen.
+    #[command(
+        args_conflicts_with_subcommands = true,
+        subcommand_negates_reqs = true,
+        arg_required_else_help = true
+    )]
     Fdb(Fdb),
     /// Dropped frames by port, direction and reason
+    ///
+    /// `in` is what came from the port's guest or wire and went no further, `out` what was offered to the port
+    /// and could not leave. Every frame that is not delivered is counted here, with its reason.
     Drops {
         /// Only this port or network
+        #[arg(value_name = "PORT|NETWORK", value_parser = name_of("port or network"),
+              add = ArgValueCandidates::new(complete::ports_and_networks))]
         name: Option<String>,
-        /// Show what is added, every second
+        /// Go on, and show what was added in each second
         #[arg(long)]
         watch: bool,
     },
     /// Mirrors: copies of traffic to a file or a port
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = true)]
     Mirror(Mirror),
     /// Capture live, as pcapng: `switchctl capture network:lab -w - | wireshark -k -i -`
+    ///
+    /// One interface block for each switch port, nanoseconds, the direction as seen from the switch, and
+    /// statistics with the number of frames that the capture lost. It goes on until COUNT is reached, the
+    /// reader goes, or Ctrl-C. Traffic is never delayed by a slow reader: copies are lost, and counted.
+    #[command(arg_required_else_help = true)]
     Capture(Capture),
     /// Take a file as the whole desired state; what it does not name is deleted
+    ///
+    /// The file is TOML, as `switchctl export` prints it. Everything is checked first; what cannot be brought
+    /// up undoes the whole. Ports that do not change lose no frame.
     Apply {
         /// TOML file, `-` for standard input
+        #[arg(value_hint = clap::ValueHint::FilePath)]
         file: PathBuf,
         /// Only show the changes
         #[arg(long)]
         dry_run: bool,
-        /// Roll back unless `switchctl confirm` follows within this time
+        /// Roll back unless `switchctl confirm` follows within this time (whole seconds, or with s, m, h);
+        /// also after a crash
         #[arg(long, value_name = "TIME", value_parser = parse_time)]
         confirm: Option<Duration>,
     },
     /// Keep what `apply --confirm` has applied
     Confirm,
     /// Compare a file with the desired state; exit status 7 when they differ
-    Diff { file: PathBuf },
+    ///
+    /// Shows what `switchctl apply FILE` would do: + create, ~ change, - delete.
+    Diff {
+        /// TOML file, `-` for standard input
+        #[arg(value_hint = clap::ValueHint::FilePath)]
+        file: PathBuf,
+    },
     /// Print the desired state as `apply` takes it
+    ///
+    /// As TOML; with `-o json` or `-o yaml` the same model in that form.
     Export,
     /// State of the daemon, and whatever could not be brought up
+    ///
+    /// Succeeds once the saved configuration was loaded and every object was tried. Times are in seconds.
     Status,
     /// What has happened
+    ///
+    /// The latest events that the daemon remembers, the oldest first. Times are UTC.
     Events {
-        /// Go on with what happens from now on
+        /// Go on with what happens from now on (with `-o json`: one object a line)
         #[arg(long)]
         watch: bool,
     },
     /// Load of workers and ports, as it changes
+    ///
+    /// On a terminal a screen that is renewed every second (q leaves it); elsewhere, and with `-o json` or
+    /// `-o yaml`, one sample of one second. LOAD is the share of the last second that a worker was busy;
+    /// CYCLES/FRAME are those of the processor's time-stamp counter.
     Top {
-        /// Print this many samples as plain tables and end
-        #[arg(long, value_name = "N")]
+        /// Print this many samples, each of one second, as plain tables, and end
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         count: Option<u32>,
     },
     /// Networks, ports and mirrors as a graph
+    ///
+    /// As text, or with `-o dot`, `-o svg` or `-o json`: `switchctl topology -o svg > net.svg`.
     Topology,
     /// Print the completion script of a shell
-    Completion { shell: Shell },
+    ///
+    /// bash: `source <(switchctl completion bash)`; zsh the same; fish: `switchctl completion fish | source`.
+    /// Names of networks, ports and mirrors are asked from the daemon.
+    Completion {
+        /// Shell that the script is for
+        shell: Shell,
+    },
     /// Write the manual pages into a folder
     #[command(hide = true)]
-    Man { directory: PathBuf },
+    Man {
+        #[arg(value_hint = clap::ValueHint::DirPath)]
+        directory: PathBuf,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -124,201 +195,14 @@ pub enum Shell {
     Zsh,
 }
 
-#[derive(Subcommand, Debug)]
-pub enum Network {
-    /// Make a network
-    Create {
-        name: String,
-        #[arg(long, value_name = "KIND")]
-        kind: String,
-        /// Interface to the outside (bridged)
-        #[arg(long, value_name = "IF")]
-        uplink: Option<String>,
-        /// VLAN of the uplink (bridged); without it, untagged
-        #[arg(long, value_name = "ID")]
-        vlan: Option<u16>,
-        /// Largest IP packet in bytes [default: 1500]
-        #[arg(long, value_name = "BYTES")]
-        mtu: Option<u16>,
-        /// Seconds after which a silent address is forgotten [default: 300]
-        #[arg(long, value_name = "SECONDS")]
-        ageing: Option<u32>,
-        /// Most learned addresses [default: 16384]
-        #[arg(long, value_name = "N")]
-        mac_limit: Option<u32>,
-    },
-    List,
-    Show {
-        name: String,
-    },
-    /// Change settings: mtu, ageing, mac-limit, uplink, vlan; an empty value is the default
-    Set {
-        name: String,
-        #[arg(required = true, value_name = "KEY=VALUE", value_parser = parse_setting)]
-        settings: Vec<(String, String)>,
-    },
-    /// Delete a network that has no ports
-    Delete {
-        name: String,
-    },
-}
-
-#[derive(Subcommand, Debug)]
-pub enum Port {
-    /// Attach an interface to a network
-    Attach(Attach),
-    List,
-    Show {
-        name: String,
-    },
-    /// Change settings: admin=up|down, vlan, mac-limit; an empty value is the default
-    Set {
-        name: String,
-        #[arg(required = true, value_name = "KEY=VALUE", value_parser = parse_setting)]
-        settings: Vec<(String, String)>,
-    },
-    /// Detach a port; a tap is deleted
-    Detach {
-        name: String,
-    },
-}
-
-#[derive(Args, Debug)]
-pub struct Attach {
-    pub network: String,
-    pub name: String,
-    /// Make a tap of this name
-    #[arg(long, value_name = "IFNAME", required_unless_present = "netdev", conflicts_with = "netdev")]
-    pub tap: Option<String>,
-    /// Put the tap into this network namespace
-    #[arg(long, value_name = "NAME", requires = "tap")]
-    pub netns: Option<String>,
-    /// Use an existing interface: a NIC, a veth, the host side of a VM-held tap
-    #[arg(long, value_name = "IFNAME")]
-    pub netdev: Option<String>,
-    /// MAC address of the tap
-    #[arg(long, requires = "tap")]
-    pub mac: Option<String>,
-    /// `access=10` or `trunk=10,20,native=1`
-    #[arg(long, value_name = "SPEC")]
-    pub vlan: Option<String>,
-    /// Most addresses learned behind the port
-    #[arg(long, value_name = "N")]
-    pub mac_limit: Option<u32>,
-}
-
-#[derive(Args, Debug)]
-pub struct Fdb {
-    #[arg(required = true)]
-    pub network: Option<String>,
-    #[command(subcommand)]
-    pub command: Option<FdbCommand>,
-}
-
-#[derive(Subcommand, Debug)]
-pub enum FdbCommand {
-    /// Add a static entry
-    Add {
-        network: String,
-        /// MAC, or MAC@VID
-        mac: String,
-        port: String,
-    },
-    /// Delete an entry, static or learned
-    Delete { network: String, mac: String },
-}
-
-#[derive(Subcommand, Debug)]
-pub enum Mirror {
-    /// Make a mirror
-    Create {
-        name: String,
-        /// port:P or network:N; may be repeated
-        #[arg(long, required = true, value_delimiter = ',')]
-        source: Vec<String>,
-        /// rx (into the switch), tx or both [default: both; of a network: rx]
-        #[arg(long, value_name = "DIRECTION")]
-        direction: Option<String>,
-        /// pcap:FILE beneath the capture directory, or port:P
-        #[arg(long)]
-        to: String,
-        /// tcpdump syntax
-        #[arg(long, value_name = "EXPR")]
-        filter: Option<String>,
-        /// Bytes kept of a frame
-        #[arg(long, value_name = "N")]
-        snaplen: Option<u32>,
-        /// Cut superframes into segments
-        #[arg(long)]
-        segment: bool,
-        /// Begin a new file at this size (100M)
-        #[arg(long, value_name = "SIZE")]
-        rotate_size: Option<String>,
-        /// Begin a new file after this time (1h)
-        #[arg(long, value_name = "T")]
-        rotate_time: Option<String>,
-        /// Keep this many files
-        #[arg(long, value_name = "N")]
-        rotate_count: Option<u32>,
-    },
-    List,
-    Show {
-        name: String,
-    },
-    /// Delete a mirror; its file is complete afterwards
-    Delete {
-        name: String,
-    },
-}
-
-#[derive(Args, Debug)]
-pub struct Capture {
-    /// port:P or network:N
-    pub source: String,
-    /// tcpdump syntax
-    pub filter: Vec<String>,
-    /// File to write, `-` for standard output
-    #[arg(short = 'w', value_name = "FILE", default_value = "-")]
-    pub write: PathBuf,
-    /// End after this many frames
-    #[arg(short = 'c', value_name = "COUNT")]
-    pub count: Option<u64>,
-    /// Bytes kept of a frame
-    #[arg(long, value_name = "N")]
-    pub snaplen: Option<u32>,
-    /// rx, tx or both
-    #[arg(long)]
-    pub direction: Option<String>,
-    /// Cut superframes into segments
-    #[arg(long)]
-    pub segment: bool,
-}
-
-/// `30s`, `500ms`, `2m`, `1h`, or plain seconds.
-fn parse_time(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = match &text[digits.len()..] {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        unit => return Err(format!("{unit:?} is not a unit of time: use ms, s, m or h")),
-    };
-    let number: f64 = digits.parse().map_err(|_| format!("{text:?} is not a time, as in 30s"))?;
-    Duration::try_from_secs_f64(number * factor).map_err(|_| format!("{text:?} is not a usable time"))
-}
-
-fn parse_setting(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(format!("{text:?} is not KEY=VALUE")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("switchctl").chain(line.split(' ')))
+    }
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -326,26 +210,63 @@ mod tests {
     }
 
     #[test]
-    fn times_and_settings() {
-        assert_eq!(parse_time("30s"), Ok(Duration::from_secs(30)));
-        assert_eq!(parse_time("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(parse_time("2"), Ok(Duration::from_secs(2)));
-        for bad in ["", "s", "-1s", "3x", "1e999"] {
-            assert!(parse_time(bad).is_err(), "{bad:?}");
+    fn global_flags_stand_anywhere() {
+        for line in ["-o json --wait 5s network list", "network -o json list --wait 5s"] {
+            let cli = parse(line).unwrap();
+            assert_eq!(cli.global.output, Output::Json);
+            assert_eq!(cli.global.wait, Some(Duration::from_secs(5)));
         }
-        assert_eq!(parse_setting("vlan=access=10"), Ok(("vlan".into(), "access=10".into())));
-        assert!(parse_setting("=1").is_err() && parse_setting("mtu").is_err());
     }
 
     #[test]
-    fn global_flags_stand_anywhere() {
-        let cli =
-            Cli::try_parse_from(["switchctl", "network", "list", "-o", "json", "--wait", "5s"]).unwrap();
-        assert_eq!(cli.global.output, Output::Json);
-        assert_eq!(cli.global.wait, Some(Duration::from_secs(5)));
-        for line in ["fdb lab", "fdb add lab 02:00:00:00:00:01 vm1", "fdb delete lab 02:00:00:00:00:01"] {
-            let words = std::iter::once("switchctl").chain(line.split(' '));
+    fn every_promised_command_is_taken() {
+        for line in [
+            "network create office --kind bridged --uplink eth0 --vlan 20 --mtu 9000 --ageing 60 --mac-limit 9",
+            "network create lab --kind isolated",
+            "network set lab mtu=9000 ageing=",
+            "port attach lab vm1 --tap eth0 --netns g1 --mac 02:00:00:00:00:01 --vlan trunk=10,20,native=1",
+            "port attach lab vm1 --netdev vnet0 --mac-limit 3",
+            "port set vm1 admin=down",
+            "port detach vm1",
+            "fdb lab",
+            "fdb add lab 02:00:00:00:00:01 vm1",
+            "fdb delete lab 02:00:00:00:00:01@10",
+            "drops lab --watch",
+            "mirror create m --source port:a --source network:b,port:c --direction rx --to pcap:a/b.pcapng \
+             --filter arp --snaplen 64 --segment --rotate-size 1M --rotate-time 1h --rotate-count 3",
+            "capture network:lab tcp port 80 -w - -c 3",
+            "capture lab -w file",
+            "apply - --dry-run",
+            "apply f --confirm 60s",
+            "topology -o svg",
+            "events --watch",
+            "completion zsh",
+        ] {
+            let words = std::iter::once("switchctl").chain(line.split_whitespace());
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");
         }
+    }
+
+    #[test]
+    fn nonsense_is_a_usage_error() {
+        for line in [
+            "network create ../x --kind isolated",
+            "network create x --kind nat",
+            "network create x --kind bridged --uplink e --vlan 4095",
+            "port attach lab vm1",
+            "port attach lab vm1 --tap a --netdev b",
+            "port attach lab Vm1 --tap a",
+            "port attach lab vm1 --netdev a --netns b",
+            "mirror create m --source port:a",
+            "mirror create m --source port:a --to pcap:f --direction up",
+            "capture lab -c 0",
+            "network set lab mtu",
+            "status --wait soon",
+            "top --count 0",
+            "bond list",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        assert!(Cli::try_parse_from(["switchctl", "network", "show", ""]).is_err());
     }
 }

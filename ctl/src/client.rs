@@ -6,6 +6,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use switchd_api::reply::ErrorBody;
@@ -13,6 +14,7 @@ use tokio::net::UnixStream;
 
 /// An answer is awaited this long unless `--wait` says otherwise.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
+const GRACE: Duration = Duration::from_millis(50);
 
 pub struct Client {
     socket: PathBuf,
@@ -36,20 +38,37 @@ impl Client {
         content_type: Option<&str>,
         body: &[u8],
     ) -> Result<Vec<u8>, Failure> {
-        let wait = self.wait.unwrap_or(DEFAULT_WAIT);
-        let exchange = async {
-            let response = self.open(method, path, content_type, body).await?;
+        self.in_time(async {
+            let response = self.begin(method, path, content_type, body).await?;
             let body = response.into_body().collect().await.map_err(Failure::broken)?;
             Ok(body.to_bytes().to_vec())
-        };
-        tokio::time::timeout(wait, exchange).await.unwrap_or_else(|_| {
-            Err(Failure::new(Exit::Timeout, format!("no answer within {} s", wait.as_secs_f64()))
-                .hint("the daemon may still carry the request out: see `switchctl status`"))
         })
+        .await
     }
 
     /// Sends a request; the body of a successful answer is read by the caller, as long as it takes.
     pub async fn open(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: Option<&str>,
+        body: &[u8],
+    ) -> Result<Response<Incoming>, Failure> {
+        self.in_time(self.begin(method, path, content_type, body)).await
+    }
+
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let wait = self.wait.unwrap_or(DEFAULT_WAIT);
+        // A daemon that is waited for in vain is unreachable, not slow: `connect` says so just before.
+        tokio::time::timeout(wait + GRACE, work).await.unwrap_or_else(|_| {
+            let text = format!("{}: no answer within {} s", self.socket.display(), wait.as_secs_f64());
+            Err(Failure::new(Exit::Timeout, text).hint(
+                "the daemon may carry the request out still: see `switchctl status`, or give it longer with --wait",
+            ))
+        })
+    }
+
+    async fn begin(
         &self,
         method: Method,
         path: &str,
@@ -89,6 +108,10 @@ impl Client {
         loop {
             match UnixStream::connect(&self.socket).await {
                 Ok(stream) => return Ok(stream),
+                // EAGAIN: it listens, and its queue of connections is full.
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
                 Err(error) if Instant::now() >= deadline => return Err(unreachable(&self.socket, &error)),
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
@@ -107,13 +130,17 @@ fn unreachable(socket: &Path, error: &std::io::Error) -> Failure {
     match error.kind() {
         std::io::ErrorKind::PermissionDenied => Failure::new(Exit::Denied, text)
             .hint("the socket admits root and the group switchd: use sudo, or join that group"),
-        _ => Failure::new(Exit::Unreachable, text)
-            .hint("start the daemon with `switchd`, or name its socket with --socket or $SWITCHD_SOCKET"),
+        _ => Failure::new(Exit::Unreachable, text).hint(
+            "start the daemon with `sudo switchd`, or name its socket with --socket or $SWITCHD_SOCKET",
+        ),
     }
 }
 
-/// `/run/switchd/switchd.sock` where it exists, else the rootless daemon's socket.
+/// `$SWITCHD_SOCKET`; `/run/switchd/switchd.sock` where it exists; else the rootless daemon's socket.
 fn default_socket() -> PathBuf {
+    if let Some(path) = std::env::var_os("SWITCHD_SOCKET").filter(|path| !path.is_empty()) {
+        return path.into();
+    }
     let system = PathBuf::from("/run/switchd/switchd.sock");
     match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(dir) if !system.exists() => PathBuf::from(dir).join("switchd.sock"),

@@ -1,5 +1,6 @@
 //! What went wrong, and the exit status that says so to scripts.
 
+use crate::render::harmless;
 use std::fmt;
 use std::io::Write;
 use switchd_api::reply::{ErrorBody, ErrorCode};
@@ -8,6 +9,7 @@ use switchd_api::reply::{ErrorBody, ErrorCode};
 #[repr(u8)]
 pub enum Exit {
     Failed = 1,
+    Usage = 2,
     NotFound = 3,
     Conflict = 4,
     Unreachable = 5,
@@ -60,14 +62,14 @@ impl Failure {
         if self.message.is_empty() {
             return;
         }
-        let mut stderr = anstream::stderr();
-        let _ = match &self.report {
-            Some(report) => writeln!(stderr, "{}", report.trim_end()),
-            None => writeln!(stderr, "switchctl: {}", self.message),
+        let mut text = match &self.report {
+            Some(report) => format!("{}\n", report.trim_end()),
+            None => format!("switchctl: {}\n", self.message),
         };
         if let Some(hint) = &self.hint {
-            let _ = writeln!(stderr, "  try: {hint}");
+            text += &format!("  try: {hint}\n");
         }
+        let _ = std::io::stderr().write_all(harmless(&text).as_bytes());
     }
 }
 

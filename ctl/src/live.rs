@@ -6,10 +6,13 @@ use crate::failure::{Exit, Failure};
 use crate::render;
 use http_body_util::BodyExt;
 use hyper::Method;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use serde_json::json;
 use std::collections::HashMap;
-use std::io::{IsTerminal, Write};
+use std::fs::File;
+use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
+use std::time::Duration;
 use switchd_api::reply::{DropRow, Event};
 
 /// Streams pcapng to a file or to standard output until the count is reached, the reader goes, or Ctrl-C.
@@ -20,6 +23,8 @@ pub async fn capture(client: &Client, capture: Capture, quiet: bool) -> Result<(
         return Err(Failure::new(Exit::Failed, "a capture is binary and standard output is a terminal")
             .hint("-w FILE, or `| wireshark -k -i -`, or `| tshark -r -`"));
     }
+    let mut out: Box<dyn Write> =
+        if to_stdout { Box::new(std::io::stdout()) } else { Box::new(open(&write)?) };
     let mut request = json!({ "source": source });
     if !filter.is_empty() {
         request["filter"] = json!(filter.join(" "));
@@ -36,18 +41,13 @@ pub async fn capture(client: &Client, capture: Capture, quiet: bool) -> Result<(
     }
     let body = request.to_string();
     let response = client.open(Method::POST, "/v1/capture", None, body.as_bytes()).await?;
-    let mut out: Box<dyn Write> = if to_stdout {
-        Box::new(std::io::stdout())
-    } else {
-        let create = std::fs::File::create(&write);
-        Box::new(create.map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", write.display())))?)
-    };
     let mut stream = response.into_body();
     let mut bytes = 0u64;
     loop {
         let frame = tokio::select! {
             frame = stream.frame() => frame,
             _ = tokio::signal::ctrl_c() => break,
+            () = reader_goes(), if to_stdout => return Ok(()),
         };
         let Some(frame) = frame else { break };
         let frame = frame.map_err(Failure::broken)?;
@@ -64,6 +64,42 @@ pub async fn capture(client: &Client, capture: Capture, quiet: bool) -> Result<(
     Ok(())
 }
 
+/// A pcapng file may be appended to (a new section); anything else that holds bytes is left alone.
+fn open(path: &Path) -> Result<File, Failure> {
+    const SECTION_HEADER: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+    let named = |error: std::io::Error| Failure::new(Exit::Failed, format!("{}: {error}", path.display()));
+    let known = std::fs::metadata(path).ok();
+    if known.is_some_and(|known| known.is_file() && known.len() > 0) {
+        let mut start = Vec::new();
+        File::open(path).and_then(|file| file.take(4).read_to_end(&mut start)).map_err(named)?;
+        if start != SECTION_HEADER {
+            let text = format!("{}: there is such a file, and it is not pcapng", path.display());
+            return Err(Failure::new(Exit::Failed, text).hint("-w with another name"));
+        }
+    }
+    File::options().append(true).create(true).open(path).map_err(named)
+}
+
+/// True when standard output is a pipe or socket whose reader has gone: nothing that is written would arrive.
+fn reader_has_gone() -> bool {
+    let stdout = std::io::stdout();
+    let mut ask = [PollFd::new(&stdout, PollFlags::empty())];
+    rustix::event::poll(&mut ask, Some(&Timespec::default())).is_ok()
+        && ask[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+}
+
+/// Returns when the reader has gone; it is looked for a few times a second.
+async fn reader_goes() {
+    while !reader_has_gone() {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Waits; true when the reader has gone meanwhile.
+pub async fn reader_goes_within(time: Duration) -> bool {
+    tokio::time::timeout(time, reader_goes()).await.is_ok()
+}
+
 /// Prints what the daemon remembers; with `watch`, goes on.
 pub async fn events(client: &Client, output: Output, watch: bool) -> Result<(), Failure> {
     if !watch {
@@ -75,7 +111,12 @@ pub async fn events(client: &Client, output: Output, watch: bool) -> Result<(), 
     let response = client.open(Method::GET, "/v1/events?since=0&follow=1", None, &[]).await?;
     let mut stream = response.into_body();
     let mut pending = Vec::new();
-    while let Some(frame) = stream.frame().await {
+    loop {
+        let frame = tokio::select! {
+            frame = stream.frame() => frame,
+            () = reader_goes() => return Ok(()),
+        };
+        let Some(frame) = frame else { break };
         let frame = frame.map_err(Failure::broken)?;
         let Some(data) = frame.data_ref() else { continue };
         pending.extend_from_slice(data);
@@ -91,7 +132,8 @@ pub async fn events(client: &Client, output: Output, watch: bool) -> Result<(), 
             }
         }
     }
-    Err(Failure::new(Exit::Unreachable, "the daemon ended the stream of events"))
+    Err(Failure::new(Exit::Unreachable, "the daemon ended the stream of events")
+        .hint("switchctl status --wait 30s"))
 }
 
 /// The rows that grew, with what was added.

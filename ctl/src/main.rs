@@ -6,6 +6,7 @@
 mod args;
 mod client;
 mod commands;
+mod complete;
 mod failure;
 mod live;
 mod manual;
@@ -18,6 +19,11 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     manual::complete();
+    if let Some(word) = std::env::args_os().find(|word| has_controls(&word.to_string_lossy())) {
+        // They would reach the terminal with the next message.
+        eprintln!("switchctl: the argument {:?} has control characters: nothing here takes them", word);
+        return ExitCode::from(failure::Exit::Usage as u8);
+    }
     let cli = args::Cli::parse();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -33,4 +39,9 @@ fn main() -> ExitCode {
             ExitCode::from(failure.exit as u8)
         }
     }
+}
+
+/// Lines and tabs may stand in a filter.
+fn has_controls(word: &str) -> bool {
+    word.chars().any(|c| c.is_control() && c != '\n' && c != '\t')
 }
