@@ -46,15 +46,15 @@ impl Report {
         Report { status: Mutex::new(Status::default()), watch }
     }
 
-    /// The status with the ring's totals; `copied` is what was not filtered and not lost.
+    /// The status with the ring's totals. A frame is counted when its fate is known: those that are between
+    /// the worker and the file are not yet in `seen`, so no counter ever goes back.
     pub fn read(&self) -> Status {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let ring = self.watch.counted();
         let counters = &mut status.counters;
-        counters.seen = ring.seen;
         counters.filtered = ring.filtered;
         counters.lost += ring.lost;
-        counters.copied = ring.seen.saturating_sub(ring.filtered + counters.lost);
+        counters.seen = counters.filtered + counters.copied + counters.lost;
         status
     }
 }
@@ -67,7 +67,8 @@ pub struct Capture {
     section: Option<Section>,
     accounts: Accounts,
     report: Arc<Report>,
-    /// Packets that reached the ring and not the file.
+    /// Packets that reached the ring and the file, and those that reached only the ring.
+    copied: u64,
     lost: u64,
     bytes: u64,
     last_error: Option<String>,
@@ -101,6 +102,7 @@ impl Capture {
             section: None,
             accounts: Accounts::default(),
             report,
+            copied: 0,
             lost: 0,
             bytes: 0,
             last_error: None,
@@ -291,6 +293,7 @@ impl Capture {
             self.accounts.written(section.interface(place.interface));
             self.bytes += place.captured as u64;
         }
+        self.copied += packets;
         match &mut self.sink {
             Sink::File(file) => file.count(packets),
             Sink::Live(live) => live.count(packets),
@@ -468,7 +471,8 @@ impl Capture {
             None => State::Running,
         };
         status.last_error.clone_from(&self.last_error);
-        status.counters = Counters { lost: self.lost, bytes: self.bytes, ..Counters::default() };
+        status.counters =
+            Counters { copied: self.copied, lost: self.lost, bytes: self.bytes, ..Counters::default() };
         if let Sink::File(file) = &self.sink {
             status.file = file.path().map(Into::into).or_else(|| status.file.take());
             status.files = status.files.max(file.files());

@@ -106,7 +106,7 @@ impl State {
     }
 }
 
-/// `seen = filtered + copied + lost`.
+/// `seen = filtered + copied + lost`; none of them ever goes back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
     pub seen: u64,
