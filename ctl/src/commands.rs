@@ -10,12 +10,17 @@ use serde_json::{Map, Value, json};
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
+use switchd_api::Desired;
 use switchd_api::reply::{
     ApplyReply, Change, DropRow, FdbEntry, MirrorStatus, NetworkStatus, PortStatus, Status, Topology,
 };
 
 pub async fn run(cli: Cli) -> Result<(), Failure> {
     let Cli { global, command } = cli;
+    if matches!(global.output, Output::Dot | Output::Svg) && !matches!(command, Command::Topology) {
+        return Err(Failure::new(Exit::Usage, "-o dot and -o svg are forms of `switchctl topology` only")
+            .hint("-o table, wide, json or yaml"));
+    }
     let asker = Asker { client: Client::new(global.socket.clone(), global.wait), global };
     match command {
         Command::Network(command) => asker.network(command).await,
@@ -61,7 +66,7 @@ fn segment(text: &str) -> String {
 
 impl Asker {
     fn show<T: Serialize>(&self, value: &T, table: impl FnOnce(bool) -> String) -> Result<(), Failure> {
-        if self.global.quiet { Ok(()) } else { render::show(self.global.output, value, table) }
+        render::show(self.global.output, value, table)
     }
 
     /// A request that changes something. Says `done` unless told to be quiet.
@@ -77,10 +82,12 @@ impl Asker {
         if !self.global.quiet {
             match self.global.output {
                 Output::Json | Output::Yaml if !answer.is_empty() => {
-                    let value: Value = decode(&answer)?;
+                    // A mapping that keeps the order of its keys, as serde_json's own does not.
+                    let value: serde_yaml_ng::Value = decode(&answer)?;
                     render::show(self.global.output, &value, |_| String::new())?;
                 }
-                _ => render::print(&format!("{done}\n"))?,
+                Output::Json | Output::Yaml => {}
+                _ => render::print(&format!("{}\n", render::harmless(done)))?,
             }
         }
         Ok(answer)
@@ -107,7 +114,7 @@ impl Asker {
             }
             Network::Show { name } => {
                 let one: NetworkStatus = self.client.get(&format!("/v1/networks/{}", segment(&name))).await?;
-                self.show(&one, |_| render::object(&one))
+                self.show(&one, |wide| render::object(&one, wide))
             }
             Network::Set { name, settings } => self.set("networks", "network", &name, settings).await,
             Network::Delete { name } => {
@@ -128,7 +135,7 @@ impl Asker {
         let mut map = Map::new();
         for (key, value) in settings {
             if map.insert(key.clone(), json!(value)).is_some() {
-                return Err(Failure::new(Exit::Failed, format!("{key} is given twice")));
+                return Err(Failure::new(Exit::Usage, format!("{kind} {name}: {key:?} is given twice")));
             }
         }
         let path = format!("/v1/{collection}/{}", segment(name));
@@ -158,7 +165,7 @@ impl Asker {
             }
             Port::Show { name } => {
                 let one: PortStatus = self.client.get(&format!("/v1/ports/{}", segment(&name))).await?;
-                self.show(&one, |_| render::object(&one))
+                self.show(&one, |wide| render::object(&one, wide))
             }
             Port::Set { name, settings } => self.set("ports", "port", &name, settings).await,
             Port::Detach { name } => {
@@ -198,7 +205,9 @@ impl Asker {
             return self.show(&before, |wide| render::drops(&before, wide));
         }
         loop {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            if live::reader_goes_within(Duration::from_secs(1)).await {
+                return Ok(());
+            }
             let now: Vec<DropRow> = self.client.get(&path).await?;
             let added = live::added(&before, &now);
             if !added.is_empty() {
@@ -243,7 +252,7 @@ impl Asker {
             }
             Mirror::Show { name } => {
                 let one: MirrorStatus = self.client.get(&format!("/v1/mirrors/{}", segment(&name))).await?;
-                self.show(&one, |_| render::object(&one))
+                self.show(&one, |wide| render::object(&one, wide))
             }
             Mirror::Delete { name } => {
                 let path = format!("/v1/mirrors/{}", segment(&name));
@@ -260,10 +269,13 @@ impl Asker {
             path += "&dry_run=true";
         }
         if let Some(window) = confirm {
-            path += &format!("&confirm={}", window.as_secs().max(1));
+            path += &format!("&confirm={}", window.as_secs_f64().ceil() as u64);
         }
         let answer = self.client.call(Method::PUT, &path, Some("application/toml"), &text).await?;
         let reply: ApplyReply = decode(&answer)?;
+        if self.global.quiet && !dry_run {
+            return Ok(());
+        }
         self.show(&reply, |_| {
             let mut text = changes(&reply.changes);
             if let Some(seconds) = reply.confirm_within {
@@ -280,7 +292,9 @@ impl Asker {
         let path = format!("/v1/config/diff?file={}", segment(&file.display().to_string()));
         let answer = self.client.call(Method::POST, &path, Some("application/toml"), &text).await?;
         let reply: ApplyReply = decode(&answer)?;
-        self.show(&reply, |_| changes(&reply.changes))?;
+        if !self.global.quiet {
+            self.show(&reply, |_| changes(&reply.changes))?;
+        }
         if reply.changes.is_empty() { Ok(()) } else { Err(Failure::silent(Exit::Differs)) }
     }
 
@@ -288,12 +302,12 @@ impl Asker {
         match self.global.output {
             Output::Json | Output::Yaml => {
                 let path = "/v1/config?form=json";
-                let value: Value = self.client.get(path).await?;
+                let value: Desired = self.client.get(path).await?;
                 self.show(&value, |_| String::new())
             }
             _ => {
                 let text = self.client.call(Method::GET, "/v1/config?form=toml", None, &[]).await?;
-                render::print(&String::from_utf8_lossy(&text))
+                render::print(&render::harmless(&String::from_utf8_lossy(&text)))
             }
         }
     }
@@ -324,7 +338,7 @@ fn changes(list: &[Change]) -> String {
             text += &format!("    {detail}\n");
         }
     }
-    text
+    render::harmless(&text)
 }
 
 /// A configuration is at most 1 MiB; what is longer is refused before it is sent.

@@ -66,7 +66,8 @@ impl Failure {
             Some(report) => format!("{}\n", report.trim_end()),
             None => format!("switchctl: {}\n", self.message),
         };
-        if let Some(hint) = &self.hint {
+        // A report holds its help already.
+        if let Some(hint) = self.hint.as_ref().filter(|_| self.report.is_none()) {
             text += &format!("  try: {hint}\n");
         }
         let _ = std::io::stderr().write_all(harmless(&text).as_bytes());

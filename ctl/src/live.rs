@@ -23,8 +23,9 @@ pub async fn capture(client: &Client, capture: Capture, quiet: bool) -> Result<(
         return Err(Failure::new(Exit::Failed, "a capture is binary and standard output is a terminal")
             .hint("-w FILE, or `| wireshark -k -i -`, or `| tshark -r -`"));
     }
-    let mut out: Box<dyn Write> =
-        if to_stdout { Box::new(std::io::stdout()) } else { Box::new(open(&write)?) };
+    if !to_stdout {
+        check(&write)?;
+    }
     let mut request = json!({ "source": source });
     if !filter.is_empty() {
         request["filter"] = json!(filter.join(" "));
@@ -41,6 +42,8 @@ pub async fn capture(client: &Client, capture: Capture, quiet: bool) -> Result<(
     }
     let body = request.to_string();
     let response = client.open(Method::POST, "/v1/capture", None, body.as_bytes()).await?;
+    let mut out: Box<dyn Write> =
+        if to_stdout { Box::new(std::io::stdout()) } else { Box::new(open(&write)?) };
     let mut stream = response.into_body();
     let mut bytes = 0u64;
     loop {
@@ -64,20 +67,27 @@ pub async fn capture(client: &Client, capture: Capture, quiet: bool) -> Result<(
     Ok(())
 }
 
+fn named(path: &Path) -> impl Fn(std::io::Error) -> Failure {
+    move |error| Failure::new(Exit::Failed, format!("{}: {error}", path.display()))
+}
+
 /// A pcapng file may be appended to (a new section); anything else that holds bytes is left alone.
-fn open(path: &Path) -> Result<File, Failure> {
+fn check(path: &Path) -> Result<(), Failure> {
     const SECTION_HEADER: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
-    let named = |error: std::io::Error| Failure::new(Exit::Failed, format!("{}: {error}", path.display()));
     let known = std::fs::metadata(path).ok();
     if known.is_some_and(|known| known.is_file() && known.len() > 0) {
         let mut start = Vec::new();
-        File::open(path).and_then(|file| file.take(4).read_to_end(&mut start)).map_err(named)?;
+        File::open(path).and_then(|file| file.take(4).read_to_end(&mut start)).map_err(named(path))?;
         if start != SECTION_HEADER {
             let text = format!("{}: there is such a file, and it is not pcapng", path.display());
             return Err(Failure::new(Exit::Failed, text).hint("-w with another name"));
         }
     }
-    File::options().append(true).create(true).open(path).map_err(named)
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<File, Failure> {
+    File::options().append(true).create(true).open(path).map_err(named(path))
 }
 
 /// True when standard output is a pipe or socket whose reader has gone: nothing that is written would arrive.
