@@ -154,10 +154,8 @@ impl Dataplane {
         let mut budget = SWEEP;
         for _ in 0..self.networks.len() {
             let (network, bucket) = self.sweep;
-            let Some(home) = self.networks.get_mut(network) else {
-                self.sweep = (0, 0);
-                continue;
-            };
+            let next = (network + 1) % self.networks.len();
+            let Some(home) = self.networks.get_mut(network) else { break };
             let end = (bucket + budget).min(home.fdb.buckets());
             if home.addresses > 0 {
                 budget -= end.saturating_sub(bucket);
@@ -178,7 +176,7 @@ impl Dataplane {
                     break;
                 }
             }
-            self.sweep = (network + 1, 0);
+            self.sweep = (next, 0);
             if budget == 0 {
                 break;
             }

@@ -181,6 +181,25 @@ fn ageing_a_large_table_takes_several_calls_and_all_of_it() {
 }
 
 #[test]
+fn one_call_comes_by_all_small_networks() {
+    let mut world = World::new();
+    let ports: Vec<_> = (0..5)
+        .map(|_| {
+            let network = world.network(NetworkConfig::default());
+            world.port(network, VlanMode::Transparent)
+        })
+        .collect();
+    for _ in 0..3 {
+        for &port in &ports {
+            world.inject(port, &frame(mac(1), mac(9)));
+        }
+        world.pass(1000);
+        world.dataplane.expire(world.now);
+        assert!(!world.dataplane.has_dynamic_addresses());
+    }
+}
+
+#[test]
 fn a_full_network_learns_nothing_new_and_says_so_once() {
     let mut world = World::new();
     let network = world.network(NetworkConfig { mac_limit: 2, ..NetworkConfig::default() });
