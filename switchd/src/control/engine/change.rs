@@ -4,6 +4,7 @@ use super::Engine;
 use super::errors::{conflict, error, hinted};
 use super::execute::Mode;
 use super::target::{TapeTo, Target};
+use super::troubles::Object;
 use super::{plan, resolve};
 use crate::config;
 use crate::worker::command::NetworkConfig;
@@ -51,10 +52,55 @@ impl Engine {
         config::validate(desired, &self.process.capture_dir).map_err(|problems| config::error_body(&problems))
     }
 
+    /// The same for a configuration that was good once, and may not be under other rules (another capture
+    /// directory, a later version): objects with problems are left out and listed, and wait for the user.
+    pub(super) fn what_is_valid(&mut self, desired: &Desired) -> Result<config::Validated, ErrorBody> {
+        let mut rest = desired.clone();
+        loop {
+            let problems = match config::validate(&rest, &self.process.capture_dir) {
+                Ok(validated) => return Ok(validated),
+                Err(problems) => problems,
+            };
+            let before = (rest.network.len(), rest.port.len(), rest.mirror.len());
+            for problem in &problems {
+                let [section, name, ..] = &problem.path[..] else { continue };
+                let object = match section.as_str() {
+                    "network" if rest.network.remove(name.as_str()).is_some() => {
+                        Object::Network(name.clone())
+                    }
+                    "port" if rest.port.remove(name.as_str()).is_some() => Object::Port(name.clone()),
+                    "mirror" if rest.mirror.remove(name.as_str()).is_some() => Object::Mirror(name.clone()),
+                    _ => continue,
+                };
+                let reason = format!("not valid: {problem}");
+                self.events.tell(object.down_event(), object.to_string(), reason.clone());
+                self.troubles.hold(object, reason);
+            }
+            if before == (rest.network.len(), rest.port.len(), rest.mirror.len()) {
+                return Err(config::error_body(&problems));
+            }
+        }
+    }
+
+    /// Of objects that are configured no more.
+    fn forget_old_troubles(&mut self) {
+        let (running, target) = (&self.running, &self.target);
+        let uplinks = target.uplinks();
+        self.troubles.retain(|object| match object {
+            Object::Network(name) => running.network.contains_key(name.as_str()),
+            Object::Uplink(name) => uplinks.contains_key(name),
+            Object::Port(name) => running.port.contains_key(name.as_str()),
+            Object::Mirror(name) => running.mirror.contains_key(name.as_str()),
+        });
+    }
+
     /// From the running configuration to this one.
     pub(super) fn transact(&mut self, desired: Desired, save: Save, mode: Mode) -> Result<(), ErrorBody> {
         let _whole = Whole;
-        let validated = self.validated(&desired)?;
+        let validated = match mode {
+            Mode::Strict => self.validated(&desired)?,
+            Mode::Lenient => self.what_is_valid(&desired)?,
+        };
         let addresses = self.addresses(&validated)?;
         let target = resolve::resolve(&validated, &addresses);
         let (steps, places) = plan::plan(&self.target, &target, &self.places, self.means.workers.count());
@@ -81,6 +127,7 @@ impl Engine {
                 self.saved = desired.clone();
             }
             self.running = desired;
+            self.forget_old_troubles();
         }
         self.release_unused();
         self.end_finished_captures();

@@ -57,8 +57,8 @@ pub struct Start {
 }
 
 impl Engine {
-    /// Brings up what is saved. Objects that cannot come up are listed and tried again; only a
-    /// configuration that cannot be understood is an error.
+    /// Brings up what is saved. Objects that cannot come up are listed and tried again, those that are not
+    /// valid any more wait for the user; only a configuration that cannot be read is an error.
     pub fn start(start: Start) -> Result<Engine, ErrorBody> {
         let Start { means, process, saved, warnings, seed } = start;
         let mut engine = Engine {
@@ -125,7 +125,7 @@ impl Engine {
     /// An earlier dataplane's grants that are not wanted any more are released first, so that nothing
     /// stands in the way of what is.
     fn keep_what_is_held(&mut self, desired: &Desired) -> Result<(), ErrorBody> {
-        let target = resolve::resolve(&self.validated(desired)?, &BTreeMap::new());
+        let target = resolve::resolve(&self.what_is_valid(desired)?, &BTreeMap::new());
         let mut taps = Vec::new();
         let mut netdevs: Vec<String> = target.uplinks().into_keys().collect();
         for guest in target.ports.values() {

@@ -101,6 +101,10 @@ impl Troubles {
         self.0.remove(object).is_some()
     }
 
+    pub fn retain(&mut self, keep: impl Fn(&Object) -> bool) {
+        self.0.retain(|object, _| keep(object));
+    }
+
     pub fn reason(&self, object: &Object) -> Option<&str> {
         self.0.get(object).map(|entry| entry.reason.as_str())
     }

@@ -213,3 +213,24 @@ fn a_mirror_that_cannot_start_is_tried_again() {
     assert_eq!(engine.mirror("m").unwrap().state, "running");
     assert!(world.state().workers[0].mirrors.contains_key("m"));
 }
+
+#[test]
+fn a_saved_object_that_is_not_valid_any_more_does_not_hold_up_the_rest() {
+    let world = World::new(1);
+    let text = format!("{CONFIG}[mirror.m]\nsource = [\"port:vm\"]\nto = \"pcap:/elsewhere/m.pcapng\"\n")
+        .replace("netns = \"blue\"", "vlan = \"access=0\"");
+    let saved: switchd_api::Desired = toml::from_str(&text).unwrap();
+    world.get().saved = Some(saved.clone());
+    let mut engine = world.start(None);
+    let troubles = engine.status().unwrap().troubles;
+    let objects: Vec<&str> = troubles.iter().map(|trouble| trouble.object.as_str()).collect();
+    assert_eq!(objects, ["port guest", "mirror m"]);
+    assert!(troubles[0].reason.contains("a VLAN ID is 1 to 4094"), "{troubles:?}");
+    assert_eq!(reason(&engine, "vm"), None);
+    assert_eq!(engine.export().unwrap(), saved, "nothing is lost");
+    assert_eq!(engine.mirror("m").unwrap().state, "waiting");
+    engine.delete_mirror("m").unwrap_err();
+    apply(&mut engine, CONFIG).unwrap();
+    assert_eq!(engine.status().unwrap().troubles, []);
+    assert_eq!(reason(&engine, "guest"), None);
+}
