@@ -28,7 +28,7 @@ const TRIM_EVERY: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_secs(2);
 const FAREWELL_STEP: Duration = Duration::from_millis(20);
 /// Parcels taken in one go, so that captures take turns.
-const TURN: usize = 8;
+const TURN: usize = 2;
 
 enum Sink {
     File(FileSink),
@@ -184,7 +184,15 @@ impl Capture {
         for tally in &parcel.tallies {
             self.accounts.tally(tally);
         }
-        let blocks = parcel.blocks();
+        for piece in parcel.pieces() {
+            if self.receiver().is_none() {
+                return;
+            }
+            self.absorb_piece(piece, files, now);
+        }
+    }
+
+    fn absorb_piece(&mut self, blocks: &mut [u8], files: &mut dyn Files, now: Now) {
         let mut at = 0;
         while at < blocks.len() {
             if self.wanted() == 0 {
