@@ -132,6 +132,7 @@ pub struct Wanted {
     pub tx: bool,
 }
 
+#[expect(clippy::large_enum_variant, reason = "one a mirror, moved twice in its life")]
 pub enum Sink {
     Capture { ring: Producer, snaplen: u32, segment: bool },
     Port(Key),

@@ -35,6 +35,7 @@ pub struct NetworkSlot {
     pub id: NetworkId,
 }
 
+#[expect(clippy::large_enum_variant, reason = "one a mirror")]
 pub enum Target {
     Capture {
         ring: Producer,

@@ -1,3 +1,5 @@
+//! Plans, step by step: two configurations in, words out.
+
 use super::super::target::TapeFile;
 use super::*;
 use crate::worker::command::Wanted;
