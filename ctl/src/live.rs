@@ -14,6 +14,7 @@ use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 use switchd_api::reply::{DropRow, Event};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Streams pcapng to a file or to standard output until the count is reached, the reader goes, or Ctrl-C.
 pub async fn capture(client: &Client, capture: Capture, quiet: bool) -> Result<(), Failure> {
@@ -46,17 +47,26 @@ pub async fn capture(client: &Client, capture: Capture, quiet: bool) -> Result<(
         if to_stdout { Box::new(std::io::stdout()) } else { Box::new(open(&write)?) };
     let mut stream = response.into_body();
     let mut bytes = 0u64;
+    let mut pending = Vec::new();
+    // Made once: a Ctrl-C while a slow reader holds up a write is not forgotten.
+    let mut interrupt = signal(SignalKind::interrupt())?;
     loop {
         let frame = tokio::select! {
+            biased;
+            _ = interrupt.recv() => break,
             frame = stream.frame() => frame,
-            _ = tokio::signal::ctrl_c() => break,
             () = reader_goes(), if to_stdout => return Ok(()),
         };
         let Some(frame) = frame else { break };
         let frame = frame.map_err(Failure::broken)?;
         let Some(data) = frame.data_ref() else { continue };
-        bytes += data.len() as u64;
-        match out.write_all(data).and_then(|()| out.flush()) {
+        pending.extend_from_slice(data);
+        // Whole blocks only: however the capture ends, the file is whole.
+        let whole = whole_blocks(&pending);
+        let written = out.write_all(&pending[..whole]).and_then(|()| out.flush());
+        pending.drain(..whole);
+        bytes += whole as u64;
+        match written {
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
             other => other?,
         }
@@ -65,6 +75,23 @@ pub async fn capture(client: &Client, capture: Capture, quiet: bool) -> Result<(
         eprintln!("{bytes} bytes in {}", write.display());
     }
     Ok(())
+}
+
+/// Length of the complete pcapng blocks at the beginning of `bytes`. A block has its length behind its type,
+/// in the byte order of the daemon, which is ours. What cannot be a block is passed on as it is.
+fn whole_blocks(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(&[.., a, b, c, d]) = bytes.get(at..at + 8) {
+        let length = u32::from_ne_bytes([a, b, c, d]) as usize;
+        if length < 12 {
+            return bytes.len();
+        }
+        if bytes.len() - at < length {
+            break;
+        }
+        at += length;
+    }
+    at
 }
 
 fn named(path: &Path) -> impl Fn(std::io::Error) -> Failure {
@@ -164,6 +191,21 @@ pub fn added(before: &[DropRow], now: &[DropRow]) -> Vec<DropRow> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_capture_is_written_in_whole_blocks() {
+        let block = |length: u32| {
+            [&6u32.to_ne_bytes()[..], &length.to_ne_bytes(), &vec![0; length as usize - 8]].concat()
+        };
+        let bytes = [block(12), block(32), block(16)].concat();
+        for (end, whole) in
+            [(0, 0), (7, 0), (8, 0), (11, 0), (12, 12), (43, 12), (44, 44), (59, 44), (60, 60)]
+        {
+            assert_eq!(whole_blocks(&bytes[..end]), whole, "of {end} bytes");
+        }
+        assert_eq!(whole_blocks(&[1; 20]), 0);
+        assert_eq!(whole_blocks(&[0; 20]), 20);
+    }
 
     #[test]
     fn only_what_was_added_is_shown() {
