@@ -5,6 +5,7 @@
 //! `timing` whatever is measured, `vm` a guest with a kernel of its own, `rootless` without privileges.
 //! Every test that ends well also has the daemon's counters add up (`Daemon`'s drop).
 
+mod captures;
 mod life;
 mod tables;
 mod tags;
