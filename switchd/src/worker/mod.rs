@@ -35,6 +35,10 @@ use switchd_dataplane::FdbRow;
 /// Commands that may wait at a worker; control is one thread, so more than a few never do.
 const COMMANDS: usize = 64;
 
+/// Time slice of a worker in nanoseconds: short, so that a frame that arrives while others compute does not
+/// wait for the end of their slices.
+const SLICE: u64 = 100_000;
+
 /// The token of the waker; ports have their index.
 const WAKE: Token = Token(usize::MAX);
 
@@ -71,6 +75,9 @@ pub fn spawn(options: Options, notices: Box<dyn Fn(Notice) + Send>) -> io::Resul
             && let Err(error) = switchd_port::sys::pin_to_cpu(cpu)
         {
             tracing::warn!(worker = options.index, cpu, %error, "could not pin the worker");
+        }
+        if let Err(error) = switchd_port::sys::short_slices(SLICE) {
+            tracing::debug!(worker = options.index, %error, "no short time slices");
         }
         run::Worker::new(options, poll, inbox, notices).run();
     })?;

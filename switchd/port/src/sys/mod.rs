@@ -10,7 +10,7 @@ pub mod packet;
 pub mod peer;
 pub mod tun;
 
-pub use cpu::{cycles, pin_to_cpu};
+pub use cpu::{cycles, pin_to_cpu, short_slices};
 
 use std::io;
 
