@@ -54,7 +54,7 @@ pub struct ApplyQuery {
     /// restart rolls back too.
     confirm: Option<u64>,
     /// Name of the file, to be shown in error reports.
-    #[serde(default, rename = "file", alias = "name")]
+    #[serde(default, rename = "file")]
     _file: Option<String>,
 }
 
@@ -92,7 +92,7 @@ pub async fn confirm(State(app): State<App>) -> Reply<Answer<ApplyReply>> {
 #[into_params(parameter_in = Query)]
 pub struct DiffQuery {
     /// Name of the file, to be shown in error reports.
-    #[serde(default, rename = "file", alias = "name")]
+    #[serde(default, rename = "file")]
     _file: Option<String>,
 }
 

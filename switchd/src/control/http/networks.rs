@@ -65,7 +65,7 @@ pub async fn remove(State(app): State<App>, Path(name): Path<String>) -> Reply<S
 #[utoipa::path(get, path = "/v1/networks/{network}/fdb", tag = "fdb",
     params(("network" = String, Path, description = "Name of the network")),
     responses((status = 200, description = "Static and learned entries", body = Vec<FdbEntry>)))]
-pub async fn fdb(State(app): State<App>, Path(name): Path<String>) -> Reply<Answer<Vec<FdbEntry>>> {
+pub async fn fdb_list(State(app): State<App>, Path(name): Path<String>) -> Reply<Answer<Vec<FdbEntry>>> {
     Ok(Answer(app.engine.lock().await.fdb(&name)?))
 }
 

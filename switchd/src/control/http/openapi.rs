@@ -1,11 +1,14 @@
 //! The OpenAPI 3.1 document, made from the handlers' own annotations.
 //!
-//! What all operations share is added here: the errors, each with the body `ErrorBody`. A test holds the
-//! document against the routes.
+//! What all operations share is added here: the errors, each with the body `ErrorBody`, and operation ids that
+//! are unique (`networks_list`). Flattened types become plain objects: as `allOf` they would contradict the
+//! `additionalProperties: false` of their parts. A test holds the document against the routes.
 
 use axum::Json as Answer;
+use std::collections::BTreeMap;
 use utoipa::openapi::path::{HttpMethod, Operation};
-use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
+use utoipa::openapi::schema::{AdditionalProperties, Object};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, Schema};
 use utoipa::{Modify, OpenApi};
 
 use super::{capture, config, events, metrics, mirrors, networks, ports, status};
@@ -33,21 +36,21 @@ pub struct Binary(Vec<u8>);
     paths(
         status::status, status::workers, status::topology, status::drops,
         networks::list, networks::create, networks::show, networks::set, networks::remove,
-        networks::fdb, networks::fdb_add, networks::fdb_delete,
+        networks::fdb_list, networks::fdb_add, networks::fdb_delete,
         ports::list, ports::attach, ports::show, ports::set, ports::detach,
         mirrors::list, mirrors::create, mirrors::show, mirrors::remove,
         config::export, config::apply, config::confirm, config::diff,
-        events::events, capture::capture, serve, metrics::metrics,
+        events::events, capture::capture, openapi, metrics::metrics,
     ),
     components(schemas(switchd_api::reply::ErrorBody)),
-    modifiers(&Errors)
+    modifiers(&Finish)
 )]
 struct Document;
 
-/// Adds to every operation the errors that it can meet.
-struct Errors;
+/// What the annotations leave out.
+struct Finish;
 
-impl Modify for Errors {
+impl Modify for Finish {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         for item in document.paths.paths.values_mut() {
             let methods = [
@@ -60,10 +63,48 @@ impl Modify for Errors {
             for (method, operation) in methods {
                 if let Some(operation) = operation {
                     add_errors(operation, method != HttpMethod::Get);
+                    name(operation);
                 }
             }
         }
+        if let Some(components) = &mut document.components {
+            let parts = components.schemas.clone();
+            for (name, schema) in &mut components.schemas {
+                flatten(name, schema, &parts);
+            }
+        }
     }
+}
+
+/// The handler's name is unique among its tag's only.
+fn name(operation: &mut Operation) {
+    let tag = operation.tags.iter().flatten().next();
+    if let (Some(tag), Some(id)) = (tag, &mut operation.operation_id)
+        && !id.starts_with(tag.as_str())
+    {
+        *id = format!("{tag}_{id}");
+    }
+}
+
+/// Makes one object of an `allOf`. Requests (`Named_…`) stay closed to other keys, replies do not.
+fn flatten(name: &str, schema: &mut RefOr<Schema>, parts: &BTreeMap<String, RefOr<Schema>>) {
+    let RefOr::T(Schema::AllOf(all)) = schema else { return };
+    let mut whole = Object::new();
+    whole.description = all.description.take();
+    for item in &all.items {
+        let part = match item {
+            RefOr::Ref(to) => parts.get(to.ref_location.rsplit('/').next().unwrap_or_default()),
+            part => Some(part),
+        };
+        if let Some(RefOr::T(Schema::Object(part))) = part {
+            whole.properties.extend(part.properties.clone());
+            whole.required.extend(part.required.clone());
+        }
+    }
+    if name.starts_with("Named_") {
+        whole.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+    }
+    *schema = RefOr::T(Schema::Object(whole));
 }
 
 fn add_errors(operation: &mut Operation, changes: bool) {
@@ -99,6 +140,6 @@ pub fn document() -> utoipa::openapi::OpenApi {
 /// This document.
 #[utoipa::path(get, path = "/v1/openapi.json", tag = "daemon",
     responses((status = 200, description = "OpenAPI 3.1", body = inline(serde_json::Value))))]
-pub async fn serve() -> Answer<utoipa::openapi::OpenApi> {
+pub async fn openapi() -> Answer<utoipa::openapi::OpenApi> {
     Answer(document())
 }

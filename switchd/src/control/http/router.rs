@@ -54,7 +54,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<App>)> {
         ("/v1/drops", get(status::drops)),
         ("/v1/networks", get(networks::list).post(networks::create)),
         ("/v1/networks/{network}", get(networks::show).patch(networks::set).delete(networks::remove)),
-        ("/v1/networks/{network}/fdb", get(networks::fdb).post(networks::fdb_add)),
+        ("/v1/networks/{network}/fdb", get(networks::fdb_list).post(networks::fdb_add)),
         ("/v1/networks/{network}/fdb/{mac}", delete(networks::fdb_delete)),
         ("/v1/ports", get(ports::list).post(ports::attach)),
         ("/v1/ports/{port}", get(ports::show).patch(ports::set).delete(ports::detach)),
@@ -65,7 +65,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<App>)> {
         ("/v1/config/diff", post(config::diff)),
         ("/v1/events", get(events::events)),
         ("/v1/capture", post(capture::capture)),
-        ("/v1/openapi.json", get(openapi::serve)),
+        ("/v1/openapi.json", get(openapi::openapi)),
         ("/metrics", get(metrics::metrics)),
     ]
 }

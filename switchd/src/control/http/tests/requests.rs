@@ -130,9 +130,20 @@ fn the_document_is_whole() {
         let name = reference.split('"').next().unwrap();
         assert!(schemas.contains_key(name), "{name} is referred to but not described");
     }
+    for (name, spec) in
+        [("Named_PortSpec", "PortSpec"), ("PortStatus", "PortSpec"), ("NetworkStatus", "NetworkSpec")]
+    {
+        let keys =
+            |name: &str| schemas[name]["properties"].as_object().unwrap().keys().collect::<BTreeSet<_>>();
+        assert!(keys(name).is_superset(&keys(spec)) && keys(name).contains(&"name".to_owned()), "{name}");
+        let closed = schemas[name].get("additionalProperties").is_some();
+        assert_eq!(closed, name.starts_with("Named"), "{name}");
+    }
+    let mut ids = BTreeSet::new();
     for (path, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
             let place = format!("{method} {path}");
+            assert!(ids.insert(operation["operationId"].as_str().unwrap()), "{place}: the id is not unique");
             assert!(operation["summary"].as_str().is_some_and(|text| !text.is_empty()), "{place}");
             assert!(operation["responses"]["500"].is_object(), "{place}");
             assert_eq!(operation["responses"].get("403").is_some(), method != "get", "{place}");
