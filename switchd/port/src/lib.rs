@@ -10,6 +10,7 @@ pub mod netdev;
 pub mod netlink;
 pub mod netns;
 pub mod pcap_file;
+mod queue;
 pub mod sys;
 pub mod tap;
 

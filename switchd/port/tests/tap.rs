@@ -7,7 +7,7 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 use switchd_port::netlink::Netlink;
 use switchd_port::tap::{Tap, TapError, TapFactory, TapSpec};
-use switchd_port::{Port, Sent, TapPort};
+use switchd_port::{Flushed, Port, Sent, TapPort};
 use switchd_wire::Frame;
 use switchd_wire::vnet::Gso;
 
@@ -145,7 +145,7 @@ fn a_deleted_tap_is_dead_and_deleting_twice_is_no_error() {
     wait(&port, Duration::from_secs(2));
     assert!(receive(&mut port, &mut frames, &mut arena).dead.is_some());
     let mut frame = Frame::from_bytes(&[0xff; 60]).unwrap();
-    assert_eq!(port.send(&mut frame, &arena), Sent::Refused);
+    assert_eq!(send(&mut port, &mut frame, &arena), Sent::Refused);
     assert!(port.receive(&mut frames, &mut arena).dead.is_some(), "noticed while sending");
 }
 
@@ -191,7 +191,7 @@ fn frames_pass_both_ways_with_their_checksums_unfinished() {
     from.swap_with_slice(to);
     let (from, to) = head[34..38].split_at_mut(2);
     from.swap_with_slice(to);
-    assert_eq!(port.send(&mut frames[0], &arena), Sent::Accepted);
+    assert_eq!(send(&mut port, &mut frames[0], &arena), Sent::Accepted);
     let mut answer = [0; 400];
     socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     let (len, from) = socket.recv_from(&mut answer).unwrap();
@@ -230,11 +230,61 @@ fn a_tap_that_is_down_refuses_and_comes_back() {
     guest.link("t0", |netlink, index| netlink.set_up(index, false));
     let (mut frames, mut arena) = burst();
     let mut frame = Frame::from_bytes(&[0xff; 60]).unwrap();
-    assert_eq!(port.send(&mut frame, &arena), Sent::Refused);
+    assert_eq!(send(&mut port, &mut frame, &arena), Sent::Refused);
     let received = port.receive(&mut frames, &mut arena);
     assert!(received.dead.is_none() && received.frames == 0, "{received:?}");
     guest.link("t0", |netlink, index| netlink.set_up(index, true));
-    assert_eq!(port.send(&mut frame, &arena), Sent::Accepted);
+    assert_eq!(send(&mut port, &mut frame, &arena), Sent::Accepted);
+}
+
+#[test]
+fn a_burst_ends_after_enough_bytes() {
+    if !root() {
+        return;
+    }
+    let (host, guest) = (Netns::new(), Netns::new());
+    let tap = open(&host, &TapSpec { mtu: 65000, ..spec("t0", &guest) }).unwrap();
+    guest.address("t0", "10.9.0.1", Some(("10.9.0.2", mac(2))));
+    let mut port = TapPort::from_fd(tap.fd).unwrap();
+    let socket = guest.run(|| UdpSocket::bind("10.9.0.1:0").unwrap());
+    for number in 0..10 {
+        socket.send_to(&vec![number; 60_000], "10.9.0.2:9").unwrap();
+    }
+    let (mut frames, mut arena) = burst();
+    let mut seen = Vec::new();
+    for (expected, more) in [(5, true), (5, true), (0, false)] {
+        arena.begin();
+        let received = port.receive(&mut frames, &mut arena);
+        assert_eq!((received.frames, received.more), (expected, more));
+        for frame in &frames[..received.frames] {
+            let bytes = bytes(frame, &arena);
+            assert!(bytes[42..].iter().all(|&byte| byte == bytes[42]));
+            seen.push((bytes.len(), bytes[42]));
+        }
+    }
+    assert_eq!(seen, (0..10).map(|number| (60_042, number)).collect::<Vec<_>>());
+}
+
+#[test]
+fn more_than_a_queue_holds_is_sent_and_counted_once() {
+    if !root() {
+        return;
+    }
+    let (host, guest) = (Netns::new(), Netns::new());
+    let mut port = port(&host, &guest);
+    let before =
+        Netlink::in_netns(guest.fd(), |netlink| netlink.counters("t0")).unwrap().unwrap()["rx_packets"];
+    let (_, arena) = burst();
+    let mut frame = Frame::from_bytes(&[0xff; 60]).unwrap();
+    for _ in 0..150 {
+        assert_eq!(port.send(&mut frame, &arena), Sent::Queued);
+    }
+    let flushed = port.flush(&arena);
+    assert_eq!(flushed, Flushed { accepted: 150, bytes: 150 * 60, ..Flushed::default() });
+    assert_eq!(port.flush(&arena), Flushed::default());
+    let after =
+        Netlink::in_netns(guest.fd(), |netlink| netlink.counters("t0")).unwrap().unwrap()["rx_packets"];
+    assert_eq!(after - before, 150);
 }
 
 #[test]
@@ -248,9 +298,9 @@ fn a_stale_tail_is_refused() {
     arena.begin();
     let mut frame = Frame::from_bytes(&[0xff; 60]).unwrap();
     frame.tail = arena.token(0, 100);
-    assert_eq!(port.send(&mut frame, &arena), Sent::Accepted);
+    assert_eq!(send(&mut port, &mut frame, &arena), Sent::Accepted);
     arena.begin();
-    assert_eq!(port.send(&mut frame, &arena), Sent::Refused);
+    assert_eq!(send(&mut port, &mut frame, &arena), Sent::Refused);
 }
 
 #[test]

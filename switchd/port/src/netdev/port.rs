@@ -1,19 +1,19 @@
 //! A raw socket as a worker's port.
 //!
 //! Frames arrive in bursts of one system call. The outer tag that the kernel took out is put back where it
-//! was, with its own TPID, and the checksum's offset moves with it. Frames to be sent are queued for the
-//! length of a burst: heads are copied (a flood changes the next copy's tags), tails stay in the arena and
-//! are named by token; addresses are taken only when the system call is made.
+//! was, with its own TPID, and the checksum's offset moves with it. Frames to be sent wait in a queue for
+//! the burst's flush.
 //!
 //! Errors of a send belong to one frame: what the kernel refuses (longer than the MTU, an offload it cannot
 //! represent) is counted and the rest goes on. A down interface refuses and stays; one that was deleted or
 //! moved away makes the port dead.
 
+use crate::queue::{Queue, Queued};
 use crate::sys::packet::{self, Arrival, BATCH};
 use crate::{Arena, Flushed, Offloads, Port, Received, Sent};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use switchd_wire::frame::{BURST, HEAD_MAX, Tail};
+use switchd_wire::frame::HEAD_MAX;
 use switchd_wire::vnet::VNET_LEN;
 use switchd_wire::{Frame, VnetHeader};
 
@@ -25,29 +25,14 @@ const MANY: usize = 32;
 const FEW: usize = 4;
 /// A mean length above which a call's frames count as superframes.
 const SUPERFRAME: usize = 8 * 1024;
-/// A queued head: virtio header, the head, two pushed tags.
-const QUEUED_HEAD: usize = VNET_LEN + HEAD_MAX + 8;
 const TPID_8021Q: u16 = 0x8100;
-
-struct Queued {
-    bytes: [u8; QUEUED_HEAD],
-    len: u16,
-    tail: Tail,
-}
-
-impl Queued {
-    fn frame_len(&self) -> u64 {
-        u64::from(self.len) - VNET_LEN as u64 + u64::from(self.tail.len)
-    }
-}
 
 pub struct NetdevPort {
     fd: OwnedFd,
     offloads: Offloads,
     chunk: usize,
     arrivals: Box<[Arrival; BATCH]>,
-    queue: Box<[Queued]>,
-    queued: usize,
+    queue: Queue,
     /// Outcome of what was sent before the burst's flush, because the queue was full.
     flushed: Flushed,
     dead: Option<io::Error>,
@@ -57,14 +42,12 @@ pub struct NetdevPort {
 impl NetdevPort {
     /// Takes a descriptor that [`super::open`] made.
     pub fn from_fd(fd: OwnedFd) -> io::Result<NetdevPort> {
-        let empty = || Queued { bytes: [0; QUEUED_HEAD], len: 0, tail: Tail::default() };
         Ok(NetdevPort {
             fd,
             offloads: Offloads { csum: true, tso4: true, tso6: true, uso: kernel_segments_udp() },
             chunk: MANY,
             arrivals: Box::new([Arrival::default(); BATCH]),
-            queue: (0..BURST.min(BATCH)).map(|_| empty()).collect(),
-            queued: 0,
+            queue: Queue::new(),
             flushed: Flushed::default(),
             dead: None,
             drops: 0,
@@ -84,26 +67,23 @@ impl NetdevPort {
     }
 
     fn transmit(&mut self, arena: &Arena) {
-        let count = self.live(arena);
-        self.queued = 0;
+        let (frames, stale) = self.queue.take(arena);
+        self.flushed.refused += stale;
         let mut first = 0;
-        while first < count {
-            let frames = self.queue[first..count].iter();
-            let buffers = frames.map(|queued| {
-                (&queued.bytes[..usize::from(queued.len)], arena.bytes(queued.tail).unwrap_or_default())
-            });
+        while first < frames.len() {
+            let buffers = frames[first..].iter().map(|queued| (queued.head(), queued.tail(arena)));
             let error = match packet::send(self.fd.as_fd(), buffers) {
                 Ok(0) => io::Error::from_raw_os_error(libc::EAGAIN),
                 Ok(sent) => {
-                    let taken = &self.queue[first..first + sent];
                     self.flushed.accepted += sent as u64;
-                    self.flushed.bytes += taken.iter().map(Queued::frame_len).sum::<u64>();
+                    self.flushed.bytes +=
+                        frames[first..first + sent].iter().map(Queued::frame_len).sum::<u64>();
                     first += sent;
                     continue;
                 }
                 Err(error) => error,
             };
-            let rest = (count - first) as u64;
+            let rest = (frames.len() - first) as u64;
             match error.raw_os_error() {
                 Some(libc::EINTR) => {}
                 // The socket's buffer is full: so it is for the rest.
@@ -127,23 +107,6 @@ impl NetdevPort {
                 }
             }
         }
-    }
-
-    /// Moves the frames whose tails are still of this burst to the front and returns how many there are.
-    /// All are, unless a flush was forgotten.
-    fn live(&mut self, arena: &Arena) -> usize {
-        let mut live = 0;
-        for index in 0..self.queued {
-            if arena.bytes(self.queue[index].tail).is_ok() {
-                if live != index {
-                    self.queue.swap(live, index);
-                }
-                live += 1;
-            } else {
-                self.flushed.refused += 1;
-            }
-        }
-        live
     }
 }
 
@@ -205,25 +168,14 @@ impl Port for NetdevPort {
     }
 
     fn send(&mut self, frame: &mut Frame, arena: &Arena) -> Sent {
-        let head = frame.head();
-        let len = VNET_LEN + head.len();
-        if len > QUEUED_HEAD || arena.bytes(frame.tail).is_err() {
-            return Sent::Refused;
-        }
-        if self.queued == self.queue.len() {
+        if self.queue.is_full() {
             self.transmit(arena);
         }
-        let queued = &mut self.queue[self.queued];
-        queued.bytes[..VNET_LEN].copy_from_slice(&frame.vnet.emit());
-        queued.bytes[VNET_LEN..len].copy_from_slice(head);
-        queued.len = len as u16;
-        queued.tail = frame.tail;
-        self.queued += 1;
-        Sent::Queued
+        if self.queue.push(frame, arena) { Sent::Queued } else { Sent::Refused }
     }
 
     fn flush(&mut self, arena: &Arena) -> Flushed {
-        if self.queued > 0 {
+        if !self.queue.is_empty() {
             self.transmit(arena);
         }
         std::mem::take(&mut self.flushed)

@@ -1,29 +1,42 @@
 //! A tap as a worker's port.
 //!
 //! Each frame stands behind a 10-byte virtio header, so superframes and unfinished checksums pass as they
-//! are (DESIGN measured seven times the throughput by it). The header goes directly in front of the head,
-//! in its headroom: one descriptor range in, one out, and a second one for the tail.
+//! are (DESIGN measured seven times the throughput by it).
+//!
+//! Two habits make a short frame a third cheaper (1.03 µs instead of 1.47 through two taps, measured). A
+//! frame is read in one piece and its head then copied: a second range costs the kernel more than the copy
+//! costs us; likewise short frames are put together before they are written. And a burst's frames are
+//! written in one loop at its flush: to return from a function between two system calls costs some 300 ns
+//! where the kernel's entry spoils the processor's prediction of returns. io_uring was no faster then.
 //!
 //! A tap that is down takes nothing (EIO, the frame is refused) and gives nothing; one that was deleted, or
 //! whose namespace was, is dead (EBADFD).
 
+use crate::queue::Queue;
 use crate::sys::tun;
 use crate::{Arena, Flushed, Offloads, Port, Received, Sent};
-use rustix::io::{Errno, readv, write, writev};
-use std::io::{self, IoSlice, IoSliceMut};
+use rustix::io::{Errno, read, write, writev};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use switchd_wire::frame::HEAD_MAX;
 use switchd_wire::vnet::VNET_LEN;
 use switchd_wire::{Frame, VnetHeader};
 
 /// A burst ends at this many bytes, so that its superframes are still in the cache when they are sent.
+/// Measured with 1 MiB of second-level cache: 64 to 256 KiB are alike, 1 MiB costs 5%, no end 20%.
 pub const BYTE_BUDGET: usize = 256 * 1024;
-/// The shortest thing that is passed on: an Ethernet header is the road's business, an empty frame not.
-const SHORTEST: usize = VNET_LEN + 1;
+/// Frames up to this length are put together before they are written: a copy is cheaper than the second
+/// range. Enough for an untagged or tagged frame of 1500 bytes.
+const JOINED: usize = 2048;
 
 pub struct TapPort {
     fd: OwnedFd,
     offloads: Offloads,
+    queue: Queue,
+    /// Outcome of what was written before the burst's flush, because the queue was full.
+    flushed: Flushed,
+    /// Where short frames are put together.
+    joined: Box<[u8; JOINED]>,
     /// Noticed while sending; told at the next receive.
     dead: Option<Errno>,
 }
@@ -34,7 +47,14 @@ impl TapPort {
     pub fn from_fd(fd: OwnedFd) -> io::Result<TapPort> {
         let uso = tun::set_offloads(&fd)?;
         let offloads = Offloads { csum: true, tso4: true, tso6: true, uso };
-        Ok(TapPort { fd, offloads, dead: None })
+        Ok(TapPort {
+            fd,
+            offloads,
+            queue: Queue::new(),
+            flushed: Flushed::default(),
+            joined: Box::new([0; JOINED]),
+            dead: None,
+        })
     }
 }
 
@@ -55,29 +75,21 @@ impl Port for TapPort {
         // Unreadable frames use up the budget of frames too, so the loop ends.
         for _ in 0..frames.len() {
             let slot = received.frames;
-            let frame = &mut frames[slot];
-            let result = readv(
-                &self.fd,
-                &mut [IoSliceMut::new(frame.receive_area_with(VNET_LEN)), IoSliceMut::new(arena.slot(slot))],
-            );
-            match result {
-                Ok(len) if len >= SHORTEST => {
+            let landing = arena.landing(slot, VNET_LEN + HEAD_MAX);
+            match read(&self.fd, &mut *landing) {
+                Ok(len) => {
                     bytes += len;
-                    let len = len - VNET_LEN;
-                    let raw = frame.receive_area_with(VNET_LEN).first_chunk().expect("the area is longer");
-                    if let Some(vnet) = VnetHeader::parse(raw) {
-                        let head = len.min(HEAD_MAX);
-                        frame.arrived(head, arena.token(slot, len - head), vnet);
+                    let frame = &mut frames[slot];
+                    if let Some((head_len, vnet)) = land(frame, &landing[..len]) {
+                        frame.arrived(head_len, arena.token(slot, len - VNET_LEN - head_len), vnet);
                         received.frames += 1;
                     } else {
                         received.unreadable += 1;
                     }
                     if bytes >= BYTE_BUDGET {
-                        received.more = true;
-                        return received;
+                        break;
                     }
                 }
-                Ok(_) => received.unreadable += 1,
                 Err(Errno::AGAIN) => return received,
                 Err(Errno::INTR) => {}
                 Err(errno) if is_dead(errno) || errno == Errno::IO => {
@@ -92,35 +104,17 @@ impl Port for TapPort {
     }
 
     fn send(&mut self, frame: &mut Frame, arena: &Arena) -> Sent {
-        let Ok(tail) = arena.bytes(frame.tail) else {
-            return Sent::Refused;
-        };
-        let header = frame.vnet.emit();
-        let Some(head) = frame.head_behind(&header) else {
-            return Sent::Refused;
-        };
-        loop {
-            let result = if tail.is_empty() {
-                write(&self.fd, head)
-            } else {
-                writev(&self.fd, &[IoSlice::new(head), IoSlice::new(tail)])
-            };
-            return match result {
-                Ok(_) => Sent::Accepted,
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => Sent::Full,
-                Err(errno) => {
-                    if is_dead(errno) {
-                        self.dead = Some(errno);
-                    }
-                    Sent::Refused
-                }
-            };
+        if self.queue.is_full() {
+            self.transmit(arena);
         }
+        if self.queue.push(frame, arena) { Sent::Queued } else { Sent::Refused }
     }
 
-    fn flush(&mut self, _: &Arena) -> Flushed {
-        Flushed::default()
+    fn flush(&mut self, arena: &Arena) -> Flushed {
+        if !self.queue.is_empty() {
+            self.transmit(arena);
+        }
+        std::mem::take(&mut self.flushed)
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
@@ -130,4 +124,66 @@ impl Port for TapPort {
     fn offloads(&self) -> Offloads {
         self.offloads
     }
+}
+
+impl TapPort {
+    /// Writes what is queued. The system calls are in the loop itself: see above.
+    fn transmit(&mut self, arena: &Arena) {
+        let (frames, stale) = self.queue.take(arena);
+        let mut flushed = Flushed { refused: stale, ..Flushed::default() };
+        for queued in frames {
+            let (head, tail) = (queued.head(), queued.tail(arena));
+            let whole = match tail.len() {
+                0 => Some(head),
+                _ => join(&mut self.joined, head, tail),
+            };
+            loop {
+                let result = if let Some(whole) = whole {
+                    write(&self.fd, whole)
+                } else {
+                    writev(&self.fd, &[IoSlice::new(head), IoSlice::new(tail)])
+                };
+                match result {
+                    Ok(_) => {
+                        flushed.accepted += 1;
+                        flushed.bytes += queued.frame_len();
+                    }
+                    Err(Errno::INTR) => continue,
+                    Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => flushed.full += 1,
+                    Err(errno) => {
+                        if is_dead(errno) {
+                            self.dead = Some(errno);
+                        }
+                        flushed.refused += 1;
+                    }
+                }
+                break;
+            }
+        }
+        self.flushed.accepted += flushed.accepted;
+        self.flushed.bytes += flushed.bytes;
+        self.flushed.full += flushed.full;
+        self.flushed.refused += flushed.refused;
+    }
+}
+
+/// The frame in one piece, if it is short enough for that.
+#[inline]
+fn join<'a>(joined: &'a mut [u8; JOINED], head: &[u8], tail: &[u8]) -> Option<&'a [u8]> {
+    let whole = joined.get_mut(..head.len() + tail.len())?;
+    let (to_head, to_tail) = whole.split_at_mut(head.len());
+    to_head.copy_from_slice(head);
+    to_tail.copy_from_slice(tail);
+    Some(whole)
+}
+
+/// Copies the head of what came into the frame and returns its length and what the virtio header says.
+/// `None` for less than a frame, or a header that means nothing to us.
+#[inline]
+fn land(frame: &mut Frame, came: &[u8]) -> Option<(usize, VnetHeader)> {
+    let (raw, bytes) = came.split_first_chunk::<VNET_LEN>()?;
+    let vnet = VnetHeader::parse(raw).filter(|_| !bytes.is_empty())?;
+    let head = &bytes[..bytes.len().min(HEAD_MAX)];
+    frame.receive_area()[..head.len()].copy_from_slice(head);
+    Some((head.len(), vnet))
 }

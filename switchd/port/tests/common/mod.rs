@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use switchd_port::netlink::{Change, Netlink};
-use switchd_port::{Arena, Port, netns};
+use switchd_port::{Arena, Port, Sent, netns};
 use switchd_wire::frame::BURST;
 use switchd_wire::{Frame, MacAddr};
 
@@ -114,6 +114,23 @@ pub fn bytes(frame: &Frame, arena: &Arena) -> Vec<u8> {
     bytes
 }
 
+/// Sends one frame and flushes: what became of it.
+pub fn send(port: &mut impl Port, frame: &mut Frame, arena: &Arena) -> Sent {
+    match port.send(frame, arena) {
+        Sent::Queued => {
+            let flushed = port.flush(arena);
+            assert_eq!(flushed.accepted + flushed.full + flushed.refused, 1, "{flushed:?}");
+            assert_eq!(flushed.bytes, flushed.accepted * frame.len() as u64);
+            match (flushed.accepted, flushed.full) {
+                (1, _) => Sent::Accepted,
+                (_, 1) => Sent::Full,
+                _ => Sent::Refused,
+            }
+        }
+        outcome => outcome,
+    }
+}
+
 /// Waits until the port has something to say, and receives once. Panics after two seconds.
 pub fn receive(port: &mut impl Port, frames: &mut [Frame], arena: &mut Arena) -> switchd_port::Received {
     let end = Instant::now() + Duration::from_secs(2);
@@ -202,7 +219,6 @@ fn pass(
     arena: &mut Arena,
     seen: &mut Seen,
 ) -> bool {
-    use switchd_port::Sent;
     arena.begin();
     let received = from.receive(frames, arena);
     for frame in &mut frames[..received.frames] {
