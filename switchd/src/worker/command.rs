@@ -47,7 +47,6 @@ pub enum Command {
     AddUplink {
         name: Key,
         own: Vec<MacAddr>,
-        mtu: u32,
         device: Option<Box<dyn Port>>,
     },
     RemoveUplink {

@@ -35,7 +35,7 @@ impl Worker {
                 self.add_port(name, Place::Guest { network, config }, device)
             }
             Command::SetPort { name, config } => self.set_port(&name, config),
-            Command::AddUplink { name, own, mtu: _, device } => {
+            Command::AddUplink { name, own, device } => {
                 self.add_port(name, Place::Uplink { own, joined: Vec::new() }, device)
             }
             Command::RemovePort { name } | Command::RemoveUplink { name } => self.remove_port(&name),

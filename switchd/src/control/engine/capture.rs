@@ -155,8 +155,9 @@ impl Engine {
             self.complain(name, removed);
         }
         self.means.captures.close(name);
-        let sources = tape.ports.iter().map(|(port, _)| port).chain(tape.networks.iter().map(|(n, _)| n));
-        let source = sources.cloned().collect::<Vec<_>>().join(", ");
+        let ports = tape.ports.iter().map(|(port, _)| format!("port:{port}"));
+        let networks = tape.networks.iter().map(|(network, _)| format!("network:{network}"));
+        let source = ports.chain(networks).collect::<Vec<_>>().join(", ");
         self.events.tell("capture.ended", source, "");
     }
 }

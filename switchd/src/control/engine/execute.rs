@@ -143,7 +143,7 @@ impl Engine {
         let (device, facts) = opened.map(|opened| (opened.device, opened.facts)).unzip();
         let own = facts.as_ref().map(|facts| facts.macs.clone()).unwrap_or_default();
         let name = uplink_port(interface);
-        let command = Command::AddUplink { name: key(&name), own, mtu: u32::from(mtu), device };
+        let command = Command::AddUplink { name: key(&name), own, device };
         self.worker(worker, &object, command)?;
         let carrier = facts.as_ref().is_none_or(|facts| facts.carrier);
         let uplink = Uplink { worker, networks: BTreeSet::new(), mtu, facts };

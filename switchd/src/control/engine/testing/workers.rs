@@ -72,7 +72,7 @@ impl FakeWorker {
                 let (device, config) = (device.is_some(), Some(config));
                 self.add_port(name, FakePort { networks, config, device, carrier: true, own: Vec::new() })
             }
-            Command::AddUplink { name, own, device, .. } => {
+            Command::AddUplink { name, own, device } => {
                 let (networks, device) = (BTreeMap::new(), device.is_some());
                 self.add_port(name, FakePort { networks, config: None, device, carrier: true, own })
             }
