@@ -195,7 +195,9 @@ pub fn kill(pid: u32, signal: nix::sys::signal::Signal) {
 }
 
 pub fn alive(pid: u32) -> bool {
-    // A zombie has ended.
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|text| text.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z')))
+    // A zombie has ended, unless its first thread only has.
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let zombie = stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));
+    threads > 1 || (threads == 1 && !zombie)
 }

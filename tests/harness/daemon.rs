@@ -230,6 +230,11 @@ impl Daemon {
         });
     }
 
+    /// After the test has killed it by itself.
+    pub fn forget(&mut self) {
+        self.process = None;
+    }
+
     /// Ends it in an orderly way; returns its exit status.
     #[track_caller]
     pub fn stop(&mut self) -> Output {

@@ -6,6 +6,7 @@
 //! Every test that ends well also has the daemon's counters add up (`Daemon`'s drop).
 
 mod captures;
+mod control;
 mod life;
 mod tables;
 mod tags;
