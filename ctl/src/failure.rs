@@ -41,8 +41,13 @@ impl Failure {
         self
     }
 
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     pub fn broken(error: impl fmt::Display) -> Failure {
         Failure::new(Exit::Unreachable, format!("the connection to switchd broke: {error}"))
+            .hint("switchctl status --wait 30s")
     }
 
     pub fn refused(error: ErrorBody) -> Failure {

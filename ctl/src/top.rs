@@ -2,7 +2,7 @@
 
 use crate::args::Output;
 use crate::client::Client;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::render;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout};
@@ -14,6 +14,10 @@ use std::time::{Duration, Instant};
 use switchd_api::reply::{PortStatus, WorkerStatus};
 
 const EVERY: Duration = Duration::from_secs(1);
+/// The first figures come sooner.
+const FIRST: Duration = Duration::from_millis(250);
+/// Keys are looked for this often.
+const KEYS: Duration = Duration::from_millis(50);
 
 #[derive(Serialize)]
 struct Sample {
@@ -145,44 +149,109 @@ pub async fn run(client: &Client, output: Output, count: Option<u32>) -> Result<
     outcome
 }
 
+/// True once the user asks to leave. What else is typed is thrown away.
+fn leaves() -> Result<bool, Failure> {
+    while event::poll(Duration::ZERO)? {
+        if let Event::Key(key) = event::read()?
+            && key.kind == KeyEventKind::Press
+        {
+            let interrupt = key.code == KeyCode::Char('c') && key.modifiers == KeyModifiers::CONTROL;
+            if interrupt || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+async fn until_left() -> Result<(), Failure> {
+    while !leaves()? {
+        tokio::time::sleep(KEYS).await;
+    }
+    Ok(())
+}
+
 async fn screen(
     client: &Client,
     terminal: &mut ratatui::DefaultTerminal,
     mut before: Reading,
 ) -> Result<(), Failure> {
     let mut shown = Sample { workers: Vec::new(), ports: Vec::new() };
+    let mut pause = FIRST;
+    let mut trouble = None;
     loop {
-        terminal.draw(|frame| {
-            let height = shown.workers.len() as u16 + 3;
-            let [above, below] =
-                Layout::vertical([Constraint::Length(height), Constraint::Min(3)]).areas(frame.area());
-            let bold = Style::new().add_modifier(Modifier::BOLD);
-            let workers = shown.workers.iter().map(|w| Row::new(worker_row(w)));
-            let table = Table::new(workers, [Constraint::Length(14); 4])
-                .header(Row::new(WORKERS).style(bold))
-                .block(Block::bordered().title(" switchd: workers "));
-            frame.render_widget(table, above);
-            let ports = shown.ports.iter().map(|p| Row::new(port_row(p)));
-            let widths = [18, 16, 12, 12, 11, 11, 9].map(Constraint::Length);
-            let table = Table::new(ports, widths)
-                .header(Row::new(PORTS).style(bold))
-                .block(Block::bordered().title(" ports ").title_bottom(" q: quit "));
-            frame.render_widget(table, below);
-        })?;
-        let until = Instant::now() + EVERY;
-        while Instant::now() < until {
-            if event::poll(Duration::from_millis(100))?
-                && let Event::Key(key) = event::read()?
-                && key.kind == KeyEventKind::Press
-            {
-                let interrupt = key.code == KeyCode::Char('c') && key.modifiers == KeyModifiers::CONTROL;
-                if interrupt || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc) {
-                    return Ok(());
-                }
+        terminal.draw(|frame| draw(frame, &shown, trouble.as_deref()))?;
+        let next = async {
+            tokio::time::sleep(pause).await;
+            read(client).await
+        };
+        // A daemon that hangs must not hold up the keys; one that is gone is shown as such, and may come back.
+        let reading = tokio::select! {
+            reading = next => reading,
+            left = until_left() => return left,
+        };
+        pause = EVERY;
+        match reading {
+            Ok(now) => {
+                shown = sample(&before, &now);
+                before = now;
+                trouble = None;
             }
+            Err(failure) if matches!(failure.exit, Exit::Unreachable | Exit::Timeout) => {
+                trouble = Some(failure.message().to_owned());
+            }
+            Err(failure) => return Err(failure),
         }
-        let now = read(client).await?;
-        shown = sample(&before, &now);
-        before = now;
+    }
+}
+
+fn draw(frame: &mut ratatui::Frame<'_>, shown: &Sample, trouble: Option<&str>) {
+    let height = shown.workers.len() as u16 + 3;
+    let [above, below] =
+        Layout::vertical([Constraint::Length(height), Constraint::Min(3)]).areas(frame.area());
+    let bold = Style::new().add_modifier(Modifier::BOLD);
+    let title = match trouble {
+        Some(text) => format!(" no news: {} ", render::harmless(text)),
+        None => " switchd: workers ".to_owned(),
+    };
+    let workers = shown.workers.iter().map(|w| Row::new(worker_row(w)));
+    let table = Table::new(workers, [Constraint::Length(14); 4])
+        .header(Row::new(WORKERS).style(bold))
+        .block(Block::bordered().title(title));
+    frame.render_widget(table, above);
+    let ports = shown.ports.iter().map(|p| Row::new(port_row(p)));
+    let widths = [18, 16, 12, 12, 11, 11, 9].map(Constraint::Length);
+    let table = Table::new(ports, widths)
+        .header(Row::new(PORTS).style(bold))
+        .block(Block::bordered().title(" ports ").title_bottom(" q: quit "));
+    frame.render_widget(table, below);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_differences_over_time_and_survive_a_reset() {
+        let worker = |frames, busy_cycles| WorkerStatus {
+            worker: 0,
+            networks: Vec::new(),
+            frames,
+            busy_cycles,
+            bursts: 0,
+            sleeps: 0,
+            load: 0.5,
+        };
+        let start = Instant::now();
+        let reading = |second, frames, cycles| Reading {
+            at: start + Duration::from_secs(second),
+            workers: vec![worker(frames, cycles)],
+            ports: Vec::new(),
+        };
+        let rate = &sample(&reading(0, 100, 1000), &reading(2, 300, 9000)).workers[0];
+        assert_eq!((rate.frames_per_second, rate.cycles_per_frame), (100.0, 40.0));
+        let rate = &sample(&reading(0, 100, 1000), &reading(1, 5, 10)).workers[0];
+        assert_eq!((rate.frames_per_second, rate.cycles_per_frame), (0.0, 0.0));
+        assert_eq!(["1.23M", "999", "1.00k"], [1_234_567.0, 999.0, 1000.0].map(scaled));
     }
 }

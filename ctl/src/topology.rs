@@ -1,5 +1,6 @@
 //! The graph of networks, ports, uplinks and mirrors: Graphviz, a picture, or text.
 
+use crate::render::harmless;
 use std::collections::BTreeMap;
 use switchd_api::reply::{State, Topology};
 
@@ -13,31 +14,45 @@ pub fn dot(graph: &Topology) -> String {
             _ => "box",
         };
         let style = if node.state == State::Up { "solid" } else { "dashed" };
-        text += &format!("  {:?} [label={:?} shape={shape} style={style}];\n", node.id, node.label);
+        let (id, label) = (quoted(&node.id), quoted(&node.label));
+        text += &format!("  {id} [label={label} shape={shape} style={style}];\n");
     }
     for link in &graph.links {
-        text += &format!("  {:?} -- {:?} [label={:?}];\n", link.from, link.to, link.label);
+        let (from, to, label) = (quoted(&link.from), quoted(&link.to), quoted(&link.label));
+        text += &format!("  {from} -- {to} [label={label}];\n");
     }
     text + "}\n"
 }
 
-/// Indented text: each network with what stands on it.
+/// A string of the DOT language: only quote and backslash are special in it.
+fn quoted(text: &str) -> String {
+    let text = harmless(text).replace('\n', " ").replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{text}\"")
+}
+
+/// Indented text: each network and mirror with what stands on it.
 pub fn text(graph: &Topology) -> String {
-    let label: BTreeMap<_, _> = graph.nodes.iter().map(|node| (&node.id, node)).collect();
+    let nodes: BTreeMap<_, _> = graph.nodes.iter().map(|node| (&node.id, node)).collect();
     let mut text = String::new();
     for node in graph.nodes.iter().filter(|node| node.kind == "network" || node.kind == "mirror") {
         text += &format!("{} {}{}\n", node.kind, node.label, mark(node.state));
-        for link in graph.links.iter().filter(|link| link.from == node.id || link.to == node.id) {
-            let other = if link.from == node.id { &link.to } else { &link.from };
-            if let Some(other) =
-                label.get(other).filter(|other| node.kind == "mirror" || other.kind != "mirror")
-            {
-                let note = if link.label.is_empty() { String::new() } else { format!(" ({})", link.label) };
-                text += &format!("  ├ {} {}{note}{}\n", other.kind, other.label, mark(other.state));
-            }
+        let linked = graph.links.iter().filter_map(|link| {
+            let other = match (&link.from, &link.to) {
+                (from, to) if *from == node.id => to,
+                (from, to) if *to == node.id => from,
+                _ => return None,
+            };
+            let other = nodes.get(other).filter(|other| node.kind == "mirror" || other.kind != "mirror")?;
+            Some((other, &link.label))
+        });
+        let mut linked = linked.peekable();
+        while let Some((other, label)) = linked.next() {
+            let branch = if linked.peek().is_some() { '├' } else { '└' };
+            let note = if label.is_empty() { String::new() } else { format!(" ({label})") };
+            text += &format!("  {branch} {} {}{note}{}\n", other.kind, other.label, mark(other.state));
         }
     }
-    if text.is_empty() { "no networks\n".to_owned() } else { text }
+    if text.is_empty() { "no networks\n".to_owned() } else { harmless(&text) }
 }
 
 fn mark(state: State) -> &'static str {
@@ -47,24 +62,32 @@ fn mark(state: State) -> &'static str {
 const ROW: usize = 44;
 const BOX: (usize, usize) = (190, 30);
 
-/// A plain picture: uplinks and files on the left, networks and mirrors in the middle, ports on the right.
+const COLUMN: usize = 260;
+/// Longer labels are cut, and stand whole in the tool tip.
+const LABEL: usize = 28;
+
+/// A plain picture, from left to right: uplinks, networks, ports, mirrors, files.
 pub fn svg(graph: &Topology) -> String {
     let column = |kind: &str| match kind {
-        "network" | "mirror" => 1,
+        "network" => 1,
         "port" => 2,
+        "mirror" => 3,
+        "file" => 4,
         _ => 0,
     };
-    let mut next = [0usize; 3];
+    let mut next = [0usize; 5];
     let mut place = BTreeMap::new();
     for node in &graph.nodes {
         let column = column(&node.kind);
-        place.insert(&node.id, (30 + column * 300, 30 + next[column] * ROW));
+        place.insert(&node.id, (30 + column * COLUMN, 30 + next[column] * ROW));
         next[column] += 1;
     }
     let height = 60 + ROW * next.iter().max().copied().unwrap_or(1);
+    let columns = next.iter().rposition(|&count| count > 0).map_or(1, |last| last + 1);
+    let width = 60 + BOX.0 + (columns - 1) * COLUMN;
     let mut text = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"860\" height=\"{height}\" \
-         font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"860\" height=\"{height}\" fill=\"white\"/>\n"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
+         font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"{width}\" height=\"{height}\" fill=\"white\"/>\n"
     );
     for link in &graph.links {
         if let (Some(from), Some(to)) = (place.get(&link.from), place.get(&link.to)) {
@@ -88,11 +111,12 @@ pub fn svg(graph: &Topology) -> String {
         let radius = if node.kind == "network" { 15 } else { 3 };
         text += &format!(
             "<rect x=\"{x}\" y=\"{y}\" width=\"{}\" height=\"{}\" rx=\"{radius}\" fill=\"{fill}\" stroke=\"#444\"/>\
-             <text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n",
+             <text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}<title>{}</title></text>\n",
             BOX.0,
             BOX.1,
             x + BOX.0 / 2,
             y + 19,
+            escape(&short(&node.label)),
             escape(&node.label)
         );
     }
@@ -103,8 +127,21 @@ fn middle((x, y): (usize, usize)) -> (usize, usize) {
     (x + BOX.0 / 2, y + BOX.1 / 2)
 }
 
+/// The end of a path says more than its beginning.
+fn short(label: &str) -> String {
+    let length = label.chars().count();
+    if length <= LABEL {
+        return label.to_owned();
+    }
+    if label.starts_with('/') {
+        let end: String = label.chars().skip(length - LABEL + 1).collect();
+        return format!("…{end}");
+    }
+    label.chars().take(LABEL - 1).chain(['…']).collect()
+}
+
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    harmless(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]
@@ -133,8 +170,29 @@ mod tests {
     fn every_form_names_every_node_and_svg_is_escaped() {
         let graph = graph();
         assert!(dot(&graph).contains("\"network:lab\" -- \"port:vm1\""));
-        assert!(text(&graph).contains("├ port <port:vm1> (vm1.0)"));
+        assert!(text(&graph).contains("└ port <port:vm1> (vm1.0)"));
         let picture = svg(&graph);
         assert!(picture.contains("&lt;port:vm1&gt;") && !picture.contains("<port"));
+    }
+
+    #[test]
+    fn odd_bytes_break_no_form() {
+        let mut graph = graph();
+        graph.nodes[1].label = "a\"b\\c\x1b[31m".into();
+        let (dot, picture) = (dot(&graph), svg(&graph));
+        assert!(dot.contains(r#"label="a\"b\\c\\u{1b}[31m""#), "{dot}");
+        for form in [&dot, &picture, &text(&graph)] {
+            assert!(!form.contains('\x1b'), "{form}");
+        }
+    }
+
+    #[test]
+    fn long_labels_are_cut_in_the_picture() {
+        assert_eq!(short("lab (isolated)"), "lab (isolated)");
+        assert_eq!(
+            short("/var/lib/switchd/captures/long/name.pcapng"),
+            "…captures/long/name.pcapng".replace("…", "…d/")
+        );
+        assert!(short(&"é".repeat(40)).chars().count() == LABEL);
     }
 }
