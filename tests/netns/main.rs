@@ -8,6 +8,9 @@
 mod captures;
 mod control;
 mod life;
+mod rootless;
 mod tables;
 mod tags;
+mod timing;
 mod traffic;
+mod vm;
