@@ -110,8 +110,8 @@ impl Dataplane {
     /// All entries that are not too old, in no order.
     pub fn fdb_rows(&self, network: NetworkId, now: u64) -> Vec<FdbRow> {
         let Some(home) = self.network(network) else { return Vec::new() };
-        let tick = fdb::tick(now);
-        let fresh = |entry: &Entry| entry.is_static() || tick.wrapping_sub(entry.seen) <= home.max_age;
+        let tick = home.clock.tick(now);
+        let fresh = |entry: &Entry| !home.clock.is_old(*entry, tick);
         let row = |entry: Entry| FdbRow {
             mac: fdb::mac_of(entry.key),
             vid: Some(fdb::fid_of(entry.key)).filter(|&vid| vid != 0),
@@ -119,7 +119,7 @@ impl Dataplane {
             is_static: entry.is_static(),
             age: match entry.is_static() {
                 true => Duration::ZERO,
-                false => Duration::from_nanos(fdb::nanos(tick.wrapping_sub(entry.seen))),
+                false => home.clock.age(entry, tick),
             },
         };
         home.fdb.iter().filter(fresh).map(row).collect()
@@ -141,16 +141,16 @@ impl Dataplane {
         if full || known || !home.members.contains(&row.port.0) || row.mac.is_group() {
             return;
         }
-        let seen = fdb::tick(now).wrapping_sub(fdb::tick(row.age.as_nanos() as u64));
-        if home.fdb.insert(Entry { key, place: row.port.0, seen }) {
+        let Some(seen) = home.clock.seen(now, row.age) else { return };
+        if home.fdb.insert(Entry { key, place: row.port.0 as u16, seen }) {
             home.addresses += 1;
             here.addresses += 1;
         }
     }
 
-    /// Forgets what has been silent for too long. To be called about once a second.
+    /// Forgets what has been silent for too long. To be called about once a second, and at least every
+    /// twenty minutes while there are learned addresses.
     pub fn expire(&mut self, now: u64) {
-        let tick = fdb::tick(now);
         let mut budget = SWEEP;
         for _ in 0..self.networks.len() {
             let (network, bucket) = self.sweep;
@@ -160,9 +160,10 @@ impl Dataplane {
             if home.addresses > 0 {
                 budget -= end.saturating_sub(bucket);
                 let ports = &mut self.ports;
-                let (mut aged, max_age) = (0, home.max_age);
+                let (clock, tick) = (home.clock, home.clock.tick(now));
+                let mut aged = 0;
                 home.fdb.retain(bucket..end, |entry| {
-                    let old = !entry.is_static() && tick.wrapping_sub(entry.seen) > max_age;
+                    let old = clock.is_old(entry, tick);
                     if old {
                         aged += 1;
                         ports[entry.port() as usize].addresses -= 1;
@@ -270,6 +271,7 @@ impl Dataplane {
             self.ports[entry.port() as usize].addresses -= 1;
         }
         let home = &mut self.networks[network as usize];
-        home.statics_placed += u32::from(home.fdb.insert(Entry { key, place: port | STATIC, seen: 0 }));
+        home.statics_placed +=
+            u32::from(home.fdb.insert(Entry { key, place: port as u16 | STATIC, seen: 0 }));
     }
 }

@@ -1,44 +1,73 @@
 //! The forwarding table of one network: address and VLAN → port.
 //!
-//! Buckets of one cache line hold four entries. An address lies in its home bucket or, where that is full,
+//! Buckets of one cache line hold five entries. An address lies in its home bucket or, where that is full,
 //! in one of the next [`PROBE`] − 1; a miss looks at all of them and at nothing more. The hash is keyed with
-//! a random seed, because guests choose the addresses. The table doubles when it is half full, so nearly
-//! every hit is in the home bucket; it never shrinks below what it once held until its network is removed.
-//! How many entries there may be is the business of `lookup`; the table refuses only when no slot within
-//! the probe can be found at an eighth of the load, which random keys do not reach.
+//! a random seed, because guests choose the addresses. The table doubles at five eighths of its slots, so
+//! that nearly every hit is in the home bucket; it does not shrink until its network is removed. How many
+//! entries there may be is the business of `lookup`; the table itself refuses only when no slot within the
+//! probe can be found at an eighth of the load, which random keys do not reach.
 //!
-//! `seen` is a coarse tick (see [`tick`]), written only when it changes, so that traffic of known addresses
-//! leaves the cache lines clean most of the time.
+//! What an entry needs besides its key is 16 bits of port and 16 bits of time, so that a hundred thousand
+//! addresses take 2 MiB. `seen` is a coarse tick that wraps; a network's [`Clock`] chooses the step so that
+//! its ageing time is a quarter of the range at most. An entry that is neither refreshed nor swept for
+//! three quarters of the range would look young again: `expire` is called far more often. `seen` is written
+//! only when it changes, so that traffic of known addresses leaves the cache lines clean most of the time.
 //!
 //! Left out on purpose: incremental rehashing. Doubling costs about 10 ns an entry, once.
 
+use std::time::Duration;
 use switchd_wire::MacAddr;
 
 /// Buckets that may hold an address.
 const PROBE: usize = 4;
-const SLOTS: usize = 4;
-const MIN_BUCKETS: usize = 16;
+const SLOTS: usize = 5;
+const MIN_BUCKETS: usize = 8;
 /// Buckets of a table that stays in the first-level caches by itself: 64 KiB.
 const LARGE: usize = 1024;
 /// Marks a static entry in the place word; the rest is the port's index.
-pub(crate) const STATIC: u32 = 1 << 31;
+pub(crate) const STATIC: u16 = 1 << 15;
+/// Ports of a worker: as many as a place word can tell apart.
+pub const PORTS_MAX: usize = 1 << 15;
 
-const TICK_SHIFT: u32 = 27;
-
-/// The clock of the table: 2^27 ns (134 ms) a step, wrapping after 18 years.
-#[inline]
-pub(crate) fn tick(now: u64) -> u32 {
-    (now >> TICK_SHIFT) as u32
+/// Time in the steps of a network's table: 2^27 ns (134 ms) for ageing times up to 36 minutes, the next
+/// larger power of two that does for others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Clock {
+    shift: u8,
+    /// The largest age at which an address is still known: at least the ageing time, at most two steps more.
+    max_age: u16,
 }
 
-/// Ticks as nanoseconds.
-pub(crate) fn nanos(ticks: u32) -> u64 {
-    u64::from(ticks) << TICK_SHIFT
-}
+impl Clock {
+    pub fn new(ageing: Duration) -> Clock {
+        let nanos = u64::try_from(ageing.as_nanos()).unwrap_or(u64::MAX);
+        let shift = (27..50).find(|shift| nanos >> shift < 1 << 14).unwrap_or(50);
+        Clock { shift, max_age: (nanos >> shift) as u16 + 1 }
+    }
 
-/// The largest age in ticks at which an address is still known: at least `ageing`, at most two ticks more.
-pub(crate) fn max_age(ageing: std::time::Duration) -> u32 {
-    (ageing.as_nanos() >> TICK_SHIFT).min(u128::from(u32::MAX / 2)) as u32 + 1
+    #[inline]
+    pub fn tick(self, now: u64) -> u16 {
+        (now >> self.shift) as u16
+    }
+
+    #[inline]
+    pub fn is_old(self, entry: Entry, tick: u16) -> bool {
+        tick.wrapping_sub(entry.seen) > self.max_age && !entry.is_static()
+    }
+
+    pub fn age(self, entry: Entry, tick: u16) -> Duration {
+        Duration::from_nanos(u64::from(tick.wrapping_sub(entry.seen)) << self.shift)
+    }
+
+    /// The tick at which an entry of this age was seen; `None` for one that is too old.
+    pub fn seen(self, now: u64, age: Duration) -> Option<u16> {
+        let age = age.as_nanos() >> self.shift;
+        (age <= self.max_age.into()).then(|| self.tick(now).wrapping_sub(age as u16))
+    }
+
+    pub fn has_step_of(self, other: Clock) -> bool {
+        self.shift == other.shift
+    }
 }
 
 /// Address and filtering database (FID) in one word; never zero. The address is the word that a little-endian
@@ -94,8 +123,8 @@ impl Hasher {
 #[repr(C, align(64))]
 struct Bucket {
     keys: [u64; SLOTS],
-    places: [u32; SLOTS],
-    seen: [u32; SLOTS],
+    places: [u16; SLOTS],
+    seen: [u16; SLOTS],
 }
 
 const EMPTY: Bucket = Bucket { keys: [0; SLOTS], places: [0; SLOTS], seen: [0; SLOTS] };
@@ -104,8 +133,8 @@ impl Bucket {
     #[inline]
     fn slot_of(&self, key: u64) -> Option<usize> {
         let hit = |slot: usize| u32::from(self.keys[slot] == key) << slot;
-        let hits = hit(0) | hit(1) | hit(2) | hit(3);
-        (hits != 0).then(|| hits.trailing_zeros() as usize & (SLOTS - 1))
+        let hits = hit(0) | hit(1) | hit(2) | hit(3) | hit(4);
+        (hits != 0).then(|| hits.trailing_zeros() as usize)
     }
 }
 
@@ -120,8 +149,8 @@ pub(crate) struct Spot {
 pub(crate) struct Entry {
     pub key: u64,
     /// The port's index, and [`STATIC`].
-    pub place: u32,
-    pub seen: u32,
+    pub place: u16,
+    pub seen: u16,
 }
 
 impl Entry {
@@ -130,7 +159,7 @@ impl Entry {
     }
 
     pub fn port(&self) -> u32 {
-        self.place & !STATIC
+        u32::from(self.place & !STATIC)
     }
 }
 
@@ -186,28 +215,28 @@ impl Fdb {
 
     #[inline]
     pub fn entry(&self, spot: Spot) -> Entry {
-        let (bucket, slot) = (&self.buckets[spot.bucket], spot.slot % SLOTS);
+        let (bucket, slot) = (&self.buckets[spot.bucket], spot.slot);
         Entry { key: bucket.keys[slot], place: bucket.places[slot], seen: bucket.seen[slot] }
     }
 
     #[inline]
-    pub fn refresh(&mut self, spot: Spot, tick: u32) {
-        self.buckets[spot.bucket].seen[spot.slot % SLOTS] = tick;
+    pub fn refresh(&mut self, spot: Spot, tick: u16) {
+        self.buckets[spot.bucket].seen[spot.slot] = tick;
     }
 
-    pub fn replace(&mut self, spot: Spot, place: u32, tick: u32) {
-        let (bucket, slot) = (&mut self.buckets[spot.bucket], spot.slot % SLOTS);
+    pub fn replace(&mut self, spot: Spot, place: u16, tick: u16) {
+        let (bucket, slot) = (&mut self.buckets[spot.bucket], spot.slot);
         (bucket.places[slot], bucket.seen[slot]) = (place, tick);
     }
 
     pub fn remove(&mut self, spot: Spot) {
-        self.buckets[spot.bucket].keys[spot.slot % SLOTS] = 0;
+        self.buckets[spot.bucket].keys[spot.slot] = 0;
         self.used -= 1;
     }
 
     /// Adds an entry whose key is not in the table. False when there is no slot for it.
     pub fn insert(&mut self, entry: Entry) -> bool {
-        if self.used * 2 >= self.buckets.len() * SLOTS {
+        if self.used * 8 >= self.buckets.len() * SLOTS * 5 {
             self.grow();
         }
         while !self.place(entry) {
@@ -282,7 +311,7 @@ impl Fdb {
 mod tests {
     use super::*;
 
-    fn entry(mac: u64, place: u32) -> Entry {
+    fn entry(mac: u64, place: u16) -> Entry {
         Entry { key: key(MacAddr::from_u64(mac), 0), place, seen: 0 }
     }
 
@@ -292,16 +321,16 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_thousand_addresses_are_found_again_at_half_load() {
+    fn a_hundred_thousand_addresses_take_two_mebibytes_and_are_found_again() {
         let mut table = Fdb::new(Hasher::new(7));
         for mac in 0..100_000 {
-            assert!(table.insert(entry(mac, mac as u32)));
+            assert!(table.insert(entry(mac, mac as u16)));
         }
-        assert!(table.buckets() * SLOTS <= 4 * 100_000, "{} buckets", table.buckets());
+        assert_eq!(table.buckets() * size_of::<Bucket>(), 2 << 20);
         for mac in 0..100_000 {
             let key = key(MacAddr::from_u64(mac), 0);
             let spot = table.find(key, table.hash(key)).expect("was inserted");
-            assert_eq!(table.entry(spot), entry(mac, mac as u32));
+            assert_eq!(table.entry(spot), entry(mac, mac as u16));
         }
         let stranger = key(MacAddr::from_u64(100_000), 0);
         assert_eq!(table.find(stranger, table.hash(stranger)), None);
@@ -342,5 +371,23 @@ mod tests {
         );
         table.retain(0..usize::MAX, |_| false);
         assert_eq!((table.iter().count(), table.used), (0, 0));
+    }
+
+    #[test]
+    fn the_clock_has_room_for_every_ageing_time() {
+        for seconds in [1, 10, 300, 2199, 2200, 100_000, 1_000_000] {
+            let ageing = Duration::from_secs(seconds);
+            let clock = Clock::new(ageing);
+            let born = u64::MAX / 3;
+            let entry = Entry { key: 1, place: 0, seen: clock.tick(born) };
+            let at = |now| clock.is_old(entry, clock.tick(now));
+            let nanos = ageing.as_nanos() as u64;
+            assert!(!at(born) && !at(born + nanos), "{seconds}");
+            assert!(at(born + nanos + (2 << clock.shift)) && at(born + 3 * nanos), "{seconds}");
+            assert!(2 << clock.shift <= (nanos / 1000).max(2 << 27), "{seconds}: the step is fine enough");
+            let row = clock.seen(born, ageing / 2).expect("is young");
+            assert!(clock.tick(born).wrapping_sub(row) <= clock.max_age / 2 + 1);
+            assert_eq!(clock.seen(born, ageing * 3 + Duration::from_secs(1)), None);
+        }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct Learning<'a> {
 
 /// True when the source is known behind `port`, and now fresh.
 #[inline(always)]
-pub(crate) fn known(fdb: &mut Fdb, admitted: &Admitted, port: u32, tick: u32) -> bool {
+pub(crate) fn known(fdb: &mut Fdb, admitted: &Admitted, port: u32, tick: u16) -> bool {
     let Some(spot) = fdb.find(admitted.source, admitted.source_hash) else { return false };
     let entry = fdb.entry(spot);
     if entry.port() != port {
@@ -48,7 +48,7 @@ pub(crate) fn known(fdb: &mut Fdb, admitted: &Admitted, port: u32, tick: u32) ->
 /// Learns a source that is not [`known`].
 #[inline(never)]
 pub(crate) fn learn(network: &mut Network, id: u32, key: u64, port: u32, learning: &mut Learning<'_>) {
-    let tick = fdb::tick(learning.now);
+    let tick = network.clock.tick(learning.now);
     let hash = network.fdb.hash(key);
     match network.fdb.find(key, hash) {
         None => insert(network, id, key, port, learning),
@@ -57,7 +57,7 @@ pub(crate) fn learn(network: &mut Network, id: u32, key: u64, port: u32, learnin
             if entry.is_static() {
                 return;
             }
-            if tick.wrapping_sub(entry.seen) > network.max_age {
+            if network.clock.is_old(entry, tick) {
                 network.fdb.remove(spot);
                 network.addresses -= 1;
                 learning.ports[entry.port() as usize].addresses -= 1;
@@ -74,7 +74,7 @@ fn insert(network: &mut Network, id: u32, key: u64, port: u32, learning: &mut Le
     let network_full = network.addresses >= network.limit;
     let here = &mut learning.ports[port as usize];
     let port_full = here.addresses >= here.limit;
-    let entry = Entry { key, place: port, seen: fdb::tick(learning.now) };
+    let entry = Entry { key, place: port as u16, seen: network.clock.tick(learning.now) };
     if network_full || port_full || !network.fdb.insert(entry) {
         refuse(network, id, port, port_full && !network_full, learning);
         return;
@@ -93,7 +93,7 @@ fn move_to(network: &mut Network, id: u32, spot: Spot, entry: Entry, port: u32, 
     here.addresses += 1;
     let from = entry.port();
     learning.ports[from as usize].addresses -= 1;
-    network.fdb.replace(spot, port, fdb::tick(learning.now));
+    network.fdb.replace(spot, port as u16, network.clock.tick(learning.now));
     network.counters.moves += 1;
     learning.counters[port as usize].mac_moves += 1;
     let mac = fdb::mac_of(entry.key);
@@ -116,7 +116,7 @@ fn refuse(network: &mut Network, id: u32, port: u32, by_port: bool, learning: &m
 
 /// Where the destination is: the port of a fresh or static entry, otherwise everywhere.
 #[inline(always)]
-pub(crate) fn way(network: &Network, admitted: &Admitted, tick: u32) -> Way {
+pub(crate) fn way(network: &Network, admitted: &Admitted, tick: u16) -> Way {
     if admitted.destination == 0 {
         return Way::Flood;
     }
@@ -124,7 +124,7 @@ pub(crate) fn way(network: &Network, admitted: &Admitted, tick: u32) -> Way {
         return Way::Flood;
     };
     let entry = network.fdb.entry(spot);
-    if tick.wrapping_sub(entry.seen) > network.max_age && !entry.is_static() {
+    if network.clock.is_old(entry, tick) {
         return Way::Flood;
     }
     Way::Port(entry.port())

@@ -9,7 +9,7 @@
 use crate::config::{MirrorConfig, NetworkConfig, PortConfig, Refusal, VidSet, VlanMode};
 use crate::counters::{NetworkCounters, PortCounters};
 use crate::drops::DropReason;
-use crate::fdb::Hasher;
+use crate::fdb::{Hasher, PORTS_MAX};
 use crate::mirrors::{MIRRORS_MAX, Mirrors};
 use crate::notices::{DataplaneNotice, Notices};
 use crate::process::{Burst, Staged};
@@ -76,11 +76,15 @@ impl Dataplane {
         NetworkId(id as u32)
     }
 
-    /// Takes effect on the next frame. A lower limit forgets nothing; it refuses newcomers.
+    /// Takes effect on the next frame. A lower limit forgets nothing; it refuses newcomers. An ageing time
+    /// that is measured in other steps (see `fdb`) forgets what was learned.
     pub fn set_network(&mut self, network: NetworkId, config: NetworkConfig) {
-        if let Some(network) = self.network_mut(network) {
-            network.apply(&config);
-            network.full_told = false;
+        let Some(home) = self.network_mut(network) else { return };
+        let clock = home.clock;
+        home.apply(&config);
+        home.full_told = false;
+        if !clock.has_step_of(home.clock) {
+            self.flush_in(network.0, None);
         }
     }
 
@@ -102,7 +106,8 @@ impl Dataplane {
         self.spread_mirrors();
     }
 
-    /// Adds a guest's port with its link down. On a network that does not exist it gets no frames.
+    /// Adds a guest's port with its link down. On a network that does not exist, and beyond 32,768 ports, it
+    /// gets no frames.
     pub fn add_port(&mut self, network: NetworkId, config: PortConfig) -> PortId {
         let home = self.network(network).map_or(NONE, |_| network.0);
         let id = self.place_port(home, config, None);
@@ -160,6 +165,7 @@ impl Dataplane {
                 self.ports.len() - 1
             }
         };
+        self.ports[id].alive &= id < PORTS_MAX;
         PortId(id as u32)
     }
 

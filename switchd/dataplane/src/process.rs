@@ -13,7 +13,6 @@
 
 use crate::drops::DropReason;
 use crate::egress::{Egress, set_tci};
-use crate::fdb;
 use crate::ingress::{self, Admitted, Carry, Class};
 use crate::lookup::{self, Learning, Way};
 use crate::manage::Dataplane;
@@ -118,12 +117,12 @@ impl Dataplane {
     }
 
     fn route(&mut self, now: u64, port: u32, frames: usize) {
-        let tick = fdb::tick(now);
         let Dataplane { ports, counters, networks, notices, staged, .. } = self;
         let home = ports[port as usize].network;
         let mut learning = Learning { now, ports, counters, notices };
         let mut train = Train::default();
         if let Some(network) = networks.get_mut(home as usize) {
+            let tick = network.clock.tick(now);
             for staged in staged[..frames].iter_mut() {
                 route_one(network, staged, port, tick, &mut train, &mut learning);
             }
@@ -134,6 +133,7 @@ impl Dataplane {
             if train.network != staged.network {
                 train = Train { network: staged.network, ..Train::default() };
             }
+            let tick = network.clock.tick(now);
             route_one(network, staged, port, tick, &mut train, &mut learning);
         }
     }
@@ -197,7 +197,7 @@ fn route_one(
     network: &mut Network,
     staged: &mut Staged,
     port: u32,
-    tick: u32,
+    tick: u16,
     train: &mut Train,
     learning: &mut Learning<'_>,
 ) {

@@ -5,7 +5,7 @@
 use crate::config::{NetworkConfig, PortConfig, VidSet, VlanMode};
 use crate::counters::NetworkCounters;
 use crate::drops::DropReason;
-use crate::fdb::{self, Fdb, Hasher};
+use crate::fdb::{Clock, Fdb, Hasher};
 use switchd_wire::MacAddr;
 
 /// No port, no network.
@@ -127,8 +127,7 @@ pub(crate) struct Static {
 #[repr(C, align(64))]
 pub(crate) struct Network {
     pub fdb: Fdb,
-    /// Ticks.
-    pub max_age: u32,
+    pub clock: Clock,
     /// Largest untagged frame in bytes.
     pub frame_max: u32,
     pub mirrors_rx: u32,
@@ -156,7 +155,7 @@ impl Network {
     pub fn new(config: &NetworkConfig, hasher: Hasher) -> Network {
         let mut network = Network {
             fdb: Fdb::new(hasher),
-            max_age: 0,
+            clock: Clock::new(config.ageing),
             frame_max: 0,
             limit: 0,
             addresses: 0,
@@ -178,7 +177,7 @@ impl Network {
     }
 
     pub fn apply(&mut self, config: &NetworkConfig) {
-        self.max_age = fdb::max_age(config.ageing);
+        self.clock = Clock::new(config.ageing);
         self.frame_max = u32::from(config.mtu) + 14;
         self.limit = config.mac_limit;
     }

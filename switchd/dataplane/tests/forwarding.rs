@@ -144,6 +144,30 @@ fn a_row_tells_its_age() {
 }
 
 #[test]
+fn a_changed_ageing_time_holds_for_what_is_known() {
+    let (mut world, network, [a, b]) = World::with_ports();
+    world.inject(a, &frame(mac(1), mac(9)));
+    world.pass(100);
+    let set = |world: &mut World, seconds| {
+        let ageing = Duration::from_secs(seconds);
+        world.dataplane.set_network(network, NetworkConfig { ageing, ..NetworkConfig::default() });
+    };
+    set(&mut world, 200);
+    assert_eq!(world.rows(network).len(), 1);
+    set(&mut world, 50);
+    assert_eq!(world.rows(network), []);
+    // Days instead of minutes.
+    set(&mut world, 1_000_000);
+    world.inject(b, &frame(mac(2), mac(9)));
+    world.pass(999_000);
+    world.dataplane.expire(world.now);
+    assert_eq!(world.rows(network), [(mac(2), None, b, false)]);
+    world.pass(2_000);
+    world.dataplane.expire(world.now);
+    assert_eq!(world.rows(network), []);
+}
+
+#[test]
 fn a_move_makes_an_address_young_again() {
     let mut world = World::new();
     let network =
