@@ -45,6 +45,8 @@ pub struct Context {
     pub seed: Option<String>,
     /// Parts of the sandbox that hold.
     pub sandbox: Vec<String>,
+    /// The nice value to go back to, where the process could be hastened for the capture writer's sake.
+    pub niceness: Option<i32>,
 }
 
 /// Runs until the broker says to end, or is gone.
@@ -52,12 +54,16 @@ pub struct Context {
 /// # Errors
 /// The saved state is damaged, the `--config` file is wrong, or the system has no threads to give.
 pub fn run(context: Context) -> anyhow::Result<()> {
-    let Context { hello, broker, notices, listener, seed, sandbox } = context;
+    let Context { hello, broker, notices, listener, seed, sandbox, niceness } = context;
     let options = &hello.options;
+    // The writer's thread keeps the priority that we have now, all others go back.
+    let writer = Writer::spawn(Box::new(BrokerFiles(broker.clone()))).context("the capture writer")?;
+    if let Some(niceness) = niceness {
+        let _ = rustix::process::setpriority_process(None, niceness);
+    }
     let (sender, worker_notices) = mpsc::channel(WORKER_NOTICES);
     let missed = Arc::new(AtomicBool::new(false));
     let (workers, threads) = start_workers(&hello, &sender, &missed)?;
-    let writer = Writer::spawn(Box::new(BrokerFiles(broker.clone()))).context("the capture writer")?;
     let (store, loaded) = Store::open(std::path::Path::new("."))?;
     let seed = seed.map(|text| Seed {
         name: options.config.as_ref().map_or_else(String::new, |path| path.display().to_string()),

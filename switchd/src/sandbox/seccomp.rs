@@ -116,6 +116,7 @@ const ALLOWED: &[c::c_long] = &[
     c::SYS_sched_yield,
     c::SYS_sched_getaffinity,
     c::SYS_sched_setaffinity,
+    c::SYS_setpriority,
     c::SYS_sched_getattr,
     c::SYS_sched_setattr,
     c::SYS_sigaltstack,
