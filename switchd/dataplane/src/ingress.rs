@@ -190,8 +190,12 @@ fn finish(frame: &mut Frame, network: &Network, words: &Words, class: Class) -> 
     }
     if frame.vnet.needs_csum | frame.vnet.is_gso() {
         check_offload(frame, network, class.pops())?;
-    } else if frame.len() > network.frame_max as usize {
-        check_length(frame, network, class.pops())?;
+    } else {
+        // Whoever sends the frame on would trip over a length that is none.
+        frame.vnet.hdr_len = 0;
+        if frame.len() > network.frame_max as usize {
+            check_length(frame, network, class.pops())?;
+        }
     }
     let source = fdb::key_of_word(words.source, class.fid());
     let destination = if group { 0 } else { fdb::key_of_word(words.destination, class.fid()) };

@@ -39,7 +39,7 @@ pub(crate) type Burst = [Staged; BURST];
 
 impl Dataplane {
     /// Takes a burst that arrived at `port` to where it is to go. `now` is the monotonic clock in
-    /// nanoseconds. Outcomes of frames that the rim queued are to be reported with [`Dataplane::settle`].
+    /// nanoseconds. The road reads heads only; tails are the rim's. Outcomes of frames that the rim queued are to be reported with [`Dataplane::settle`].
     /// Frames of a port that does not exist go nowhere and are not counted.
     pub fn process<R: Rim>(
         &mut self,
@@ -168,10 +168,13 @@ impl Dataplane {
                     network.counters.forwarded += 1;
                     network.counters.offered += 1;
                     forwarded += 1;
-                    if admitted.class.is_plain() && egress.ports[out as usize].express {
+                    let mut class = admitted.class;
+                    if !class.is_plain() {
+                        class = enter(frame, admitted);
+                    }
+                    if class.is_plain() && egress.ports[out as usize].express {
                         egress.offer_plain(frame, out);
                     } else {
-                        let mut class = enter(frame, admitted);
                         egress.offer(frame, &mut class, network, out);
                     }
                 }
@@ -249,7 +252,7 @@ fn flood<R: Rim>(
         if out == port || !to.is_member(class.fid()) {
             continue;
         }
-        if class.fid() == 0 && to.express {
+        if class.is_plain() && to.express {
             egress.offer_plain(frame, out);
         } else {
             egress.offer(frame, &mut class, network, out);

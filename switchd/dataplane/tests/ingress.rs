@@ -193,6 +193,12 @@ fn an_offload_header_that_does_not_fit_is_dropped() {
 }
 
 #[test]
+fn a_dataplane_can_move_to_another_thread() {
+    fn movable<T: Send>(_: &T) {}
+    movable(&World::new().dataplane);
+}
+
+#[test]
 fn dropped_frames_count_their_bytes() {
     let (mut world, _, [a, _]) = World::with_ports();
     world.drops(a, &[1, 2, 3], DropReason::Runt);
