@@ -7,7 +7,7 @@ use super::table::{MirrorSlot, PortSlot, Target};
 use switchd_capture::ring::Meta;
 use switchd_dataplane::rim::Cleared;
 use switchd_dataplane::{Direction, DropReason, MirrorId, PortId, Rim, Transmit};
-use switchd_port::{Arena, Offloads, Port, Sent};
+use switchd_port::{Arena, Flushed, Offloads, Port, Sent};
 use switchd_wire::frame::HEAD_MAX;
 use switchd_wire::segmentation::{self, Scratch};
 use switchd_wire::{Frame, Gso, VnetHeader};
@@ -18,6 +18,8 @@ pub struct Finisher {
     segment: Box<Frame>,
     arena: Arena,
     pub queued: Vec<PortId>,
+    /// Outcomes of queues that had to be emptied before the end of the burst.
+    pub early: Vec<(PortId, Flushed)>,
 }
 
 impl Finisher {
@@ -27,6 +29,7 @@ impl Finisher {
             segment: Box::default(),
             arena: Arena::with_slots(1),
             queued: Vec::new(),
+            early: Vec::new(),
         }
     }
 }
@@ -61,6 +64,10 @@ impl Rim for WorkerRim<'_> {
         let frame = cleared.frame();
         if !accepts(slot.offloads, &frame.vnet) {
             if frame.vnet.is_gso() {
+                if slot.queued {
+                    // What is queued lies in the burst's arena, the segments will lie in another one.
+                    self.finisher.early.push((port, device.flush(self.arena)));
+                }
                 return send_segments(device.as_mut(), frame, self.arena, self.finisher);
             }
             if segmentation::finish_checksum(frame, self.arena).is_err() {

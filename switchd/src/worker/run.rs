@@ -11,7 +11,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use switchd_dataplane::{Dataplane, PortId};
-use switchd_port::{Arena, Received};
+use switchd_port::{Arena, Flushed, Received};
 use switchd_wire::Frame;
 use switchd_wire::frame::BURST;
 
@@ -225,6 +225,9 @@ impl Worker {
 
     /// Lets the devices send what they queued, and books the outcome.
     fn flush(&mut self) {
+        for (port, Flushed { accepted, bytes, full, refused }) in self.finisher.early.drain(..) {
+            self.dataplane.settle(port, accepted, bytes, full, refused);
+        }
         for &port in self.finisher.queued.iter() {
             let Some(Some(slot)) = self.table.ports.get_mut(port.0 as usize) else { continue };
             slot.queued = false;
