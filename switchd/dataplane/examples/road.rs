@@ -1,8 +1,9 @@
-//! What a frame costs on the road: nanoseconds a frame, the median of 51 short repetitions (a longer one would measure the scheduler).
+//! What a frame costs on the road: nanoseconds a frame, the median of 51 short repetitions (longer ones
+//! would measure the scheduler).
 //!
 //! Frames come from memory and go to memory, in bursts of 64: each round copies the head into the frame's
 //! receive area, as a port does when it reads, and the rim copies it out again. That is part of the
-//! figure; the first line shows it alone. Every frame is learned, looked up and counted.
+//! figure, and shown alone behind it. Every frame is learned, looked up and counted.
 //!
 //! `cargo run --release -p switchd-dataplane --example road [SIZE/CASE [BURSTS]]`
 
