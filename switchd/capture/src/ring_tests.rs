@@ -1,6 +1,9 @@
 use super::*;
 use crate::packet::{Place, places};
+use std::sync::atomic::Ordering::Relaxed;
+use switchd_wire::frame::StaleTail;
 use switchd_wire::frame::{HEAD_MAX, NoTails, Tail};
+use switchd_wire::{Frame, TailSource, VnetHeader};
 use switchd_wire::{Gso, MacAddr};
 
 const SNAPLEN: u32 = 262_144;

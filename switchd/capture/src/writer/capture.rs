@@ -10,12 +10,13 @@
 
 use super::file::{FileSink, Short};
 use super::live::LiveSink;
-use super::{Counters, Files, Now, Spec, State, Status, Target};
+use super::report::Report;
+use super::{Counters, Files, Now, Spec, State, Target};
 use crate::packet::{self, places};
 use crate::pcapng::{About, Accounts, Section};
-use crate::ring::{Consumer, Next, Parcel, Watch};
+use crate::ring::{Consumer, Next, Parcel};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Between statistics blocks, while something changes.
@@ -33,30 +34,6 @@ const TURN: usize = 2;
 enum Sink {
     File(FileSink),
     Live(LiveSink),
-}
-
-/// What the handle reads while the thread works.
-pub struct Report {
-    status: Mutex<Status>,
-    watch: Watch,
-}
-
-impl Report {
-    pub fn new(watch: Watch) -> Report {
-        Report { status: Mutex::new(Status::default()), watch }
-    }
-
-    /// The status with the ring's totals. A frame is counted when its fate is known: those that are between
-    /// the worker and the file are not yet in `seen`, so no counter ever goes back.
-    pub fn read(&self) -> Status {
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let ring = self.watch.counted();
-        let counters = &mut status.counters;
-        counters.filtered = ring.filtered;
-        counters.lost += ring.lost;
-        counters.seen = counters.filtered + counters.copied + counters.lost;
-        status
-    }
 }
 
 pub struct Capture {
@@ -472,7 +449,7 @@ impl Capture {
     }
 
     fn publish(&self) {
-        let mut status = self.report.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut status = self.report.writer();
         status.state = match self.retry_at {
             _ if self.finished => State::Finished,
             Some(_) => State::Failing,

@@ -6,18 +6,20 @@
 //!
 //! Files come from [`Files`], because the process that writes may not open any (the broker does).
 
-pub mod capture;
+mod capture;
 mod existing;
 mod file;
 mod live;
 mod names;
+mod report;
 
 pub use live::{Accept, Deliver};
 pub use names::Names;
 
 use crate::ring::Consumer;
-use capture::{Capture, Report};
+use capture::Capture;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, bounded, unbounded};
+use report::Report;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
