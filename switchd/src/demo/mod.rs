@@ -31,10 +31,8 @@ struct Row {
 pub fn run(keep: bool) -> Result<()> {
     let begun = Instant::now();
     let stage = Stage::enter()?;
-    let script = Script::set_up(&stage)?;
-    let rows = script.play()?;
-    let capture = script.finish_capture()?;
-    script.print(&rows, &capture)?;
+    // The guests live as long as the script.
+    let _script = perform(&stage).inspect_err(|_| stage.end_if_signalled())?;
     println!("\ntook {:.1} s", begun.elapsed().as_secs_f64());
     if keep {
         stage.print_commands();
@@ -42,6 +40,14 @@ pub fn run(keep: bool) -> Result<()> {
     }
     stage.leave();
     Ok(())
+}
+
+fn perform(stage: &Stage) -> Result<Script<'_>> {
+    let script = Script::set_up(stage)?;
+    let rows = script.play()?;
+    let capture = script.finish_capture()?;
+    script.print(&rows, &capture)?;
+    Ok(script)
 }
 
 struct Script<'a> {

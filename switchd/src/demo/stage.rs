@@ -24,10 +24,13 @@ use switchd_wire::MacAddr;
 struct Remains {
     folder: Option<PathBuf>,
     daemon: Option<Child>,
+    /// Cleared: nothing may be made any more.
+    over: bool,
 }
 
 impl Remains {
     fn clear(&mut self) {
+        self.over = true;
         if let Some(mut daemon) = self.daemon.take() {
             let _ = kill(Pid::from_raw(daemon.id() as i32), Signal::SIGTERM);
             let deadline = Instant::now() + Duration::from_secs(3);
@@ -77,7 +80,7 @@ impl Stage {
         use std::os::unix::fs::PermissionsExt;
         // The dataplane runs as another user and must reach what lies inside.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
-        let remains = Arc::new(Mutex::new(Remains { folder: Some(folder.clone()), daemon: None }));
+        let remains = Arc::new(Mutex::new(Remains { folder: Some(folder.clone()), ..Remains::default() }));
         let (tell, signalled) = bounded(1);
         let shared = Arc::clone(&remains);
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
@@ -101,6 +104,11 @@ impl Stage {
     pub fn start_daemon(&self) -> Result<Api> {
         let log = self.folder.join("switchd.log");
         let socket = self.folder.join("switchd.sock");
+        // Under the lock: a signal comes before the daemon is there, or finds it.
+        let mut remains = self.remains();
+        if remains.over {
+            bail!("interrupted");
+        }
         let daemon = Command::new("/proc/self/exe")
             .arg("--state-dir")
             .arg(self.folder.join("state"))
@@ -113,7 +121,8 @@ impl Stage {
             .stderr(fs::File::create(&log)?)
             .spawn()
             .context("cannot start the daemon")?;
-        self.remains().daemon = Some(daemon);
+        remains.daemon = Some(daemon);
+        drop(remains);
         let alive = || {
             let mut remains = self.remains();
             remains.daemon.as_mut().is_some_and(|daemon| matches!(daemon.try_wait(), Ok(None)))
@@ -148,6 +157,15 @@ impl Stage {
             socket.display(),
             super::LAN
         );
+    }
+
+    /// After a signal whatever went wrong went wrong because of it: the process ends in a moment.
+    pub fn end_if_signalled(&self) {
+        if self.signalled.try_recv().is_ok() || self.remains().over {
+            loop {
+                std::thread::park();
+            }
+        }
     }
 
     /// Until a signal comes.
