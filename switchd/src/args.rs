@@ -11,7 +11,12 @@ use std::path::{Path, PathBuf};
 /// Most workers: one a processor is useful, more never.
 const WORKERS_MAX: usize = 64;
 
-/// A software switch for virtual machines, containers and namespaces. Runs in the foreground.
+/// A software switch for virtual machines, containers and namespaces
+///
+/// Runs in the foreground and is controlled with switchctl(1). Its process is the broker, which keeps the
+/// privileges; it starts the dataplane, which handles all traffic and requests, without privileges and in a
+/// sandbox, and starts it again within milliseconds should it end. SIGTERM and SIGINT end both; the taps of
+/// configured ports stay, without carrier, for the next start.
 #[derive(Parser, Debug)]
 #[command(name = "switchd", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
@@ -24,6 +29,9 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Show what switchd does: two networks of guests in namespaces, real traffic, a capture
+    ///
+    /// Needs no root where ordinary users may make user namespaces, and no other program. Takes a few seconds
+    /// and leaves one capture, whose path it prints.
     Demo {
         /// Leave it running, and print commands to try
         #[arg(long)]
@@ -32,6 +40,9 @@ pub enum Command {
     /// The unprivileged process; started by the broker only
     #[command(hide = true)]
     Dataplane,
+    /// Write the manual page into a folder
+    #[command(hide = true)]
+    Man { directory: PathBuf },
 }
 
 #[derive(Args, Debug)]

@@ -7,5 +7,6 @@ pub mod config;
 pub mod control;
 pub mod dataplane_process;
 pub mod demo;
+pub mod manual;
 pub mod sandbox;
 pub mod worker;

@@ -12,6 +12,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Some(Command::Demo { keep }) => switchd::demo::run(keep).map(|()| ExitCode::SUCCESS),
         Some(Command::Dataplane) => switchd::dataplane_process::run(),
+        Some(Command::Man { directory }) => switchd::manual::write(&directory).map(|()| ExitCode::SUCCESS),
         None if cli.daemon.check => switchd::broker::check(&cli.daemon),
         None => switchd::broker::run(&cli.daemon),
     };
