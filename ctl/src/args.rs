@@ -38,6 +38,7 @@ const EXIT_STATUS: &str = "Exit status: 0 done, 1 failed, 2 usage, 3 not found, 
                            6 timeout, 7 diff found changes, 8 permission denied.";
 
 #[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Of every command")]
 pub struct Global {
     /// Socket of the daemon [default: $SWITCHD_SOCKET, /run/switchd/switchd.sock, or
     /// $XDG_RUNTIME_DIR/switchd.sock]
