@@ -143,7 +143,12 @@ impl Daemon {
     /// Runs `switchctl WORDS`.
     #[track_caller]
     pub fn ctl(&self, words: &[&str]) -> Output {
-        run(&mut self.ctl_command(words), ANSWER)
+        let begun = std::time::Instant::now();
+        let output = run(&mut self.ctl_command(words), ANSWER);
+        if std::env::var_os("SWITCHD_TESTS_TRACE").is_some() {
+            eprintln!("{:8.3} s  {:?}  {}", begun.elapsed().as_secs_f64(), output.code, words.join(" "));
+        }
+        output
     }
 
     /// Runs `switchctl WORDS`, split at blanks, which has to succeed.
