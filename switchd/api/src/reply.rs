@@ -273,7 +273,7 @@ pub struct Event {
     pub seq: u64,
     /// Nanoseconds of the real-time clock.
     pub time: u64,
-    /// As in `port.up`, `mac.move`, `mirror.failing`, `config.applied`.
+    /// As in `port.up`, `mac.moved`, `mirror.failing`, `config.applied`.
     pub kind: String,
     /// As in `port vm1`.
     pub object: String,
