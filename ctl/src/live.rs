@@ -163,7 +163,10 @@ pub async fn events(client: &Client, output: Output, watch: bool) -> Result<(), 
             let Some(data) = line.strip_prefix(b"data:") else { continue };
             let Ok(event) = serde_json::from_slice::<Event>(data.trim_ascii()) else { continue };
             match output {
-                Output::Json => render::print(&(json!(event).to_string() + "\n"))?,
+                Output::Json => {
+                    let line = serde_json::to_string(&event).map_err(std::io::Error::from)?;
+                    render::print(&(line + "\n"))?;
+                }
                 Output::Yaml => render::show(output, &vec![event], |_| String::new())?,
                 _ => render::print(&(render::event(&event) + "\n"))?,
             }

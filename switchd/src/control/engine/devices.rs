@@ -179,6 +179,11 @@ fn cannot_open(object: &Object, backend: &Backend, refused: &Refused) -> ErrorBo
         (Some(Errno::BUSY | Errno::EXIST), Backend::Tap { .. }) => {
             format!("another program has an interface of this name: choose another name than {interface}")
         }
+        (Some(Errno::PERM | Errno::ACCESS), Backend::Tap { .. })
+            if refused.message.contains("/dev/net/tun") =>
+        {
+            "where /dev/net/tun may not be opened, attach one end of a veth with --netdev".to_owned()
+        }
         (Some(Errno::PERM | Errno::ACCESS), _) => {
             "switchd lacks the privilege: start it as root, or in a user namespace of its own".to_owned()
         }
