@@ -87,9 +87,7 @@ impl Switch {
         let uplink: Key = name.into();
         let device: Option<Box<dyn Port>> = Some(Box::new(port));
         let own = vec![MacAddr(own)];
-        self.worker
-            .run(Command::AddUplink { name: uplink.clone(), own, mtu: 1500, device })
-            .expect("an uplink");
+        self.worker.run(Command::AddUplink { name: uplink.clone(), own, device }).expect("an uplink");
         for &(network, vid) in networks {
             let command = Command::JoinUplink { network: network.into(), uplink: uplink.clone(), vid };
             self.worker.run(command).expect("a free VLAN");

@@ -238,11 +238,10 @@ fn files_rotate_and_are_never_truncated() {
     }
     // A restart, in order or not, appends a section.
     for crash in [false, true] {
-        let before = eventually(SOON, || {
+        eventually(SOON, || {
             let shown = switch.mirror("m")["counters"].clone();
             if shown["seen"] == shown["copied"] { Ok(()) } else { Err(shown.to_string()) }
         });
-        let () = before;
         std::thread::sleep(Duration::from_millis(1500));
         let packets = tshark(&capture(&switch, "m.pcapng"), "", &["frame.number"]).len();
         if crash {
