@@ -1,3 +1,5 @@
+//! The filter interpreter: its checks, its instructions, frames with tags and tails.
+
 use super::*;
 use proptest::prelude::*;
 use switchd_wire::frame::{NoTails, StaleTail, Tail};

@@ -1,3 +1,5 @@
+//! The capture ring: hand-over, bounds, counts of what is lost.
+
 use super::*;
 use crate::packet::{Place, places};
 use std::sync::atomic::Ordering::Relaxed;
