@@ -67,9 +67,14 @@ enum Test {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Op {
-    /// A = the bytes (4, 2 or 1) at the offset, plus X when indexed.
-    Load {
-        size: u8,
+    /// A = the bytes at the offset, plus X when indexed.
+    Word {
+        indexed: bool,
+    },
+    Half {
+        indexed: bool,
+    },
+    Byte {
         indexed: bool,
     },
     LoadImmediate,
@@ -157,17 +162,16 @@ impl Program {
             at += 1;
             let k = step.k;
             match step.op {
-                Op::Load { size, indexed } => {
-                    let offset = u64::from(k) + if indexed { u64::from(x) } else { 0 };
-                    a = load(frame, tails, offset, usize::from(size))?;
-                }
+                Op::Word { indexed } => a = load::<4>(frame, tails, offset(k, x, indexed))?,
+                Op::Half { indexed } => a = load::<2>(frame, tails, offset(k, x, indexed))?,
+                Op::Byte { indexed } => a = load::<1>(frame, tails, offset(k, x, indexed))?,
                 Op::LoadImmediate => a = k,
                 Op::LoadMemory => a = memory[k as usize],
                 Op::LoadLength => a = frame.len() as u32,
                 Op::LoadXImmediate => x = k,
                 Op::LoadXMemory => x = memory[k as usize],
                 Op::LoadXLength => x = frame.len() as u32,
-                Op::LoadXHeader => x = (load(frame, tails, u64::from(k), 1)? & 0xf) << 2,
+                Op::LoadXHeader => x = (load::<1>(frame, tails, u64::from(k))? & 0xf) << 2,
                 Op::Store => memory[k as usize] = a,
                 Op::StoreX => memory[k as usize] = x,
                 Op::AluK(alu) => a = compute(alu, a, k)?,
@@ -186,18 +190,31 @@ impl Program {
 }
 
 #[inline]
-fn load(frame: &Frame, tails: &impl TailSource, offset: u64, size: usize) -> Option<u32> {
+fn offset(k: u32, x: u32, indexed: bool) -> u64 {
+    u64::from(k) + if indexed { u64::from(x) } else { 0 }
+}
+
+/// The big-endian number of N bytes at the offset. The common load is in the head and of a size that the
+/// compiler knows.
+#[inline]
+fn load<const N: usize>(frame: &Frame, tails: &impl TailSource, offset: u64) -> Option<u32> {
     let offset = usize::try_from(offset).ok()?;
-    let end = offset.checked_add(size)?;
-    let mut bytes = [0u8; 4];
-    if let Some(found) = frame.head().get(offset..end) {
-        bytes[4 - size..].copy_from_slice(found);
-    } else if end <= frame.len() {
-        frame.copy_out(tails, offset, &mut bytes[4 - size..]).ok()?;
-    } else {
+    let in_head = frame.head().get(offset..).and_then(|rest| rest.first_chunk::<N>());
+    let bytes = match in_head {
+        Some(bytes) => *bytes,
+        None => load_across(frame, tails, offset)?,
+    };
+    Some(bytes.iter().fold(0, |value, &byte| value << 8 | u32::from(byte)))
+}
+
+#[cold]
+fn load_across<const N: usize>(frame: &Frame, tails: &impl TailSource, offset: usize) -> Option<[u8; N]> {
+    if offset.checked_add(N)? > frame.len() {
         return None;
     }
-    Some(u32::from_be_bytes(bytes))
+    let mut bytes = [0; N];
+    frame.copy_out(tails, offset, &mut bytes).ok()?;
+    Some(bytes)
 }
 
 #[inline]
@@ -228,14 +245,13 @@ fn holds(test: Test, a: u32, b: u32) -> bool {
 
 /// The numbers of `<pcap/bpf.h>`: class, then size and mode, operation and source.
 fn decode(code: u16) -> Option<Op> {
-    let load = |size, indexed| Op::Load { size, indexed };
     Some(match code {
-        0x20 => load(4, false),
-        0x28 => load(2, false),
-        0x30 => load(1, false),
-        0x40 => load(4, true),
-        0x48 => load(2, true),
-        0x50 => load(1, true),
+        0x20 => Op::Word { indexed: false },
+        0x28 => Op::Half { indexed: false },
+        0x30 => Op::Byte { indexed: false },
+        0x40 => Op::Word { indexed: true },
+        0x48 => Op::Half { indexed: true },
+        0x50 => Op::Byte { indexed: true },
         0x00 => Op::LoadImmediate,
         0x60 => Op::LoadMemory,
         0x80 => Op::LoadLength,

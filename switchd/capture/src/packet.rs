@@ -64,22 +64,33 @@ impl Packet {
         header[16..20].copy_from_slice(&(self.timestamp as u32).to_le_bytes());
         header[20..24].copy_from_slice(&(self.captured as u32).to_le_bytes());
         header[24..28].copy_from_slice(&(self.original as u32).to_le_bytes());
-        let (data, rest) = rest.split_at_mut(self.captured);
-        let (pad, options) = rest.split_at_mut(self.captured.wrapping_neg() % 4);
-        pad.fill(0);
-        options[0..4].copy_from_slice(&[2, 0, 4, 0]);
-        options[4..8].copy_from_slice(&self.flags().to_le_bytes());
-        let mut at = 8;
-        if self.vnet.is_gso() {
-            let (text, len) = comment(&self.vnet);
-            let padded = len.next_multiple_of(4);
-            options[at..at + 4].copy_from_slice(&[1, 0, len as u8, 0]);
-            options[at + 4..at + 4 + padded].copy_from_slice(&text[..padded]);
-            at += 4 + padded;
+        let (data, options) = rest.split_at_mut(self.captured.next_multiple_of(4));
+        if let Some(last) = data.last_chunk_mut::<4>() {
+            // The padding; what is data of it is written over.
+            *last = [0; 4];
         }
-        options[at..at + 4].fill(0);
-        options[at + 4..at + 8].copy_from_slice(&length);
-        data
+        let flags = self.flags().to_le_bytes();
+        if let Ok(options) = <&mut [u8; 16]>::try_from(&mut *options) {
+            // The common packet has no comment.
+            options[0..4].copy_from_slice(&[2, 0, 4, 0]);
+            options[4..8].copy_from_slice(&flags);
+            options[8..12].fill(0);
+            options[12..16].copy_from_slice(&length);
+        } else {
+            self.emit_with_comment(options, flags, length);
+        }
+        &mut data[..self.captured]
+    }
+
+    fn emit_with_comment(&self, options: &mut [u8], flags: [u8; 4], length: [u8; 4]) {
+        let (text, len) = comment(&self.vnet);
+        let padded = len.next_multiple_of(4);
+        options[0..4].copy_from_slice(&[2, 0, 4, 0]);
+        options[4..8].copy_from_slice(&flags);
+        options[8..12].copy_from_slice(&[1, 0, len as u8, 0]);
+        options[12..12 + padded].copy_from_slice(&text[..padded]);
+        options[12 + padded..16 + padded].fill(0);
+        options[16 + padded..20 + padded].copy_from_slice(&length);
     }
 
     #[inline]
