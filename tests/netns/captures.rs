@@ -268,6 +268,38 @@ fn files_rotate_and_are_never_truncated() {
 }
 
 #[test]
+fn files_rotate_by_time() {
+    let Some(lab) = Lab::open(&["tshark"]) else { return };
+    let (_host, a, _b, switch) = pair(&lab);
+    switch.do_("mirror create t --source port:a --to pcap:t/t.pcapng --rotate-time 1s --rotate-count 2");
+    assert_eq!(a.pings("10.1.0.2", 45, "0.1").lost(), 0);
+    switch.do_("mirror delete t");
+    let files: Vec<PathBuf> = std::fs::read_dir(capture(&switch, "t"))
+        .expect("a folder")
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    assert_eq!(files.len(), 2, "{files:?}");
+    let packets: usize = files.iter().map(|file| tshark(file, "icmp", &["frame.number"]).len()).sum();
+    assert!((4..60).contains(&packets), "{packets} packets in two files of a second each");
+}
+
+#[test]
+fn a_reader_that_does_not_read_costs_copies_only() {
+    let Some(lab) = Lab::open(&["iperf3"]) else { return };
+    let (_host, a, b, switch) = pair(&lab);
+    // Nobody reads this pipe.
+    let mut stuck = switch.ctl_command(&["capture", "network:lab", "-w", "-"]);
+    let mut stuck = Background::start_into(&mut stuck, std::process::Stdio::piped());
+    let _pipe = stuck.child().stdout.take();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(a.tcp(&b, "10.1.0.2", 2, &[]) > 50e6);
+    assert_eq!(a.pings("10.1.0.2", 20, "0.02").lost(), 0, "traffic suffers from a reader that does not read");
+    switch.ctl(&["status"]).ok();
+    drop(stuck);
+}
+
+#[test]
 fn a_removed_folder_costs_copies_only() {
     let Some(lab) = Lab::open(&["tshark"]) else { return };
     let (_host, a, _b, switch) = pair(&lab);

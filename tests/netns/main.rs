@@ -7,6 +7,7 @@
 
 mod captures;
 mod control;
+mod demo;
 mod life;
 mod rootless;
 mod tables;
