@@ -34,7 +34,8 @@ pub fn program(name: &str) -> PathBuf {
         let test = std::env::current_exe().expect("we run");
         let profile = test.ancestors().nth(2).expect("cargo's layout").to_owned();
         let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        build.args(["build", "--quiet", "-p", "switchd", "-p", "switchctl"]);
+        // The whole workspace: as the tests were built, so that nothing is built twice.
+        build.args(["build", "--quiet", "--workspace"]);
         build.arg("--manifest-path").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
         build.arg("--target-dir").arg(target_folder());
         if profile.ends_with("release") {
