@@ -79,7 +79,8 @@ fn unsafe_stands_in_port_only_and_each_block_has_its_argument() {
         let lines: Vec<&str> = text.lines().collect();
         for (number, line) in lines.iter().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
-            let has = |word: &str| code.contains(&format!("{word} {{")) || code.contains(&format!("{word} fn"));
+            let has =
+                |word: &str| code.contains(&format!("{word} {{")) || code.contains(&format!("{word} fn"));
             if !has("unsafe") && !code.contains("unsafe impl") {
                 continue;
             }
@@ -92,8 +93,17 @@ fn unsafe_stands_in_port_only_and_each_block_has_its_argument() {
             }
         }
     }
-    for manifest in ["switchd", "switchd/api", "switchd/wire", "switchd/dataplane", "switchd/capture", "switchd/store", "ctl"] {
-        let text = fs::read_to_string(root().join(manifest).join("Cargo.toml")).expect("the manifest is there");
+    for manifest in [
+        "switchd",
+        "switchd/api",
+        "switchd/wire",
+        "switchd/dataplane",
+        "switchd/capture",
+        "switchd/store",
+        "ctl",
+    ] {
+        let text =
+            fs::read_to_string(root().join(manifest).join("Cargo.toml")).expect("the manifest is there");
         assert!(text.contains("[lints]\nworkspace = true"), "{manifest} does not take the shared lints");
     }
 }
@@ -114,7 +124,8 @@ fn only_the_rim_of_the_worker_sends() {
 #[test]
 fn every_file_opens_with_its_purpose_and_is_small() {
     for (path, text) in all_files() {
-        let opening = text.lines().find(|line| !line.starts_with("#!") && !line.is_empty()).unwrap_or_default();
+        let opening =
+            text.lines().find(|line| !line.starts_with("#!") && !line.is_empty()).unwrap_or_default();
         assert!(opening.starts_with("//!"), "{}: no purpose at the top", path.display());
         let lines = text.lines().count();
         assert!(lines <= LONGEST, "{}: {lines} lines, more than {LONGEST}", path.display());
