@@ -205,10 +205,14 @@ fn clear(id: &str) {
 
 /// Deletes what tests left that did not come to their end.
 fn sweep() {
-    for name in names() {
-        let Some(pid) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()) else { continue };
-        if pid.parse::<u32>().is_ok_and(|pid| !alive(pid)) {
-            delete(&name);
+    let dead = |name: &str| {
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        pid.and_then(|pid| pid.parse().ok()).is_some_and(|pid| !alive(pid))
+    };
+    names().iter().filter(|name| dead(name)).for_each(|name| delete(name));
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(dead) {
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
