@@ -9,8 +9,9 @@
 
 /// How long a worker looks for more after the last frame.
 pub const SPIN: u64 = 5_000_000;
-/// A yield that took longer than this let somebody else run.
-const CONTENDED: u64 = 15_000;
+/// A yield that took longer than this let somebody run who has much to do. (What comes for a moment, a
+/// guest that takes one frame or a thread of the kernel, is gone sooner.)
+const CONTENDED: u64 = 300_000;
 /// First and longest time without spinning after a contended yield.
 const HOLD: (u64, u64) = (20_000_000, 1_000_000_000);
 
