@@ -21,3 +21,8 @@ pub use daemon::{Daemon, Setup};
 pub use frames::Sniffer;
 pub use lab::{Lab, Space};
 pub use wait::{eventually, holds_for};
+
+/// Longer, with more guests: `tests/run --full`.
+pub fn full() -> bool {
+    std::env::var_os("SWITCHD_TESTS_FULL").is_some()
+}

@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 use switchd_tests::command::{alive, kill};
-use switchd_tests::{Background, Daemon, Lab, Setup, Space, command, eventually, run};
+use switchd_tests::{Background, Daemon, Lab, Setup, Space, command, eventually, full, run};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -151,7 +151,7 @@ fn a_crash_amid_changes_leaves_the_old_or_the_new_state() {
     };
     let seed: u64 =
         std::env::var("SWITCHD_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20_261_123);
-    let rounds = if std::env::var_os("SWITCHD_TESTS_FULL").is_some() { 60 } else { 8 };
+    let rounds = if full() { 60 } else { 8 };
     let (mut random, mut number) = (seed, 0);
     switch.apply(&version(0), &[]).ok();
     for round in 0..rounds {

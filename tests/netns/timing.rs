@@ -4,13 +4,9 @@ use nix::sys::signal::Signal;
 use std::time::Duration;
 use switchd_tests::command::{alive, kill};
 use switchd_tests::peers::Ping;
-use switchd_tests::{Daemon, Lab, Setup, Space, eventually};
+use switchd_tests::{Daemon, Lab, Setup, Space, eventually, full};
 
 const SOON: Duration = Duration::from_secs(10);
-
-fn full() -> bool {
-    std::env::var_os("SWITCHD_TESTS_FULL").is_some()
-}
 
 fn carrier(space: &Space) -> (serde_json::Value, String) {
     (space.link("eth0")["ifindex"].clone(), space.run(&["cat", "/sys/class/net/eth0/carrier_changes"]).text())
@@ -80,8 +76,9 @@ fn unchanged_ports_lose_nothing_while_others_change() {
         base.clone() + "[network.red]\nkind = \"bridged\"\nuplink = \"up0\"\nvlan = 100\n",
         base.clone(),
     ];
+    let count = if full() { "8000" } else { "1500" };
     let pings = ["10.1.0.2", "10.1.0.254"]
-        .map(|target| a.background(&["ping", "-n", "-q", "-c", "1500", "-i", "0.002", "-W", "2", target]));
+        .map(|target| a.background(&["ping", "-n", "-q", "-c", count, "-i", "0.002", "-W", "2", target]));
     for change in changes.iter().cycle().take(if full() { 60 } else { 12 }) {
         switch.apply(change, &[]).ok();
         std::thread::sleep(Duration::from_millis(150));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 use switchd_tests::frames::{BROADCAST, EXPERIMENTAL, ethernet, mac, marked};
-use switchd_tests::{Daemon, Lab, Setup, Sniffer, eventually};
+use switchd_tests::{Daemon, Lab, Setup, Sniffer, eventually, full};
 
 #[test]
 fn guests_on_a_bridged_network_reach_each_other_and_the_lan() {
@@ -279,10 +279,11 @@ fn ipv6_and_its_offloads_pass() {
 fn several_workers_share_the_networks() {
     let Some(lab) = Lab::open(&["iperf3"]) else { return };
     let (host, lan) = (lab.space("host"), lab.space("lan"));
-    let guests: Vec<_> = (0..8).map(|number| lab.space(&format!("g{number}"))).collect();
+    let count: usize = if full() { 40 } else { 4 };
+    let guests: Vec<_> = (0..2 * count).map(|number| lab.space(&format!("g{number}"))).collect();
     lab.wire((&host, "up0"), (&lan, "eth0"));
     let switch = Setup::new(&lab, &host, "switchd").with(&["--workers", "2"]).start();
-    for network in 0..4 {
+    for network in 0..count {
         switch.do_(&format!("network create n{network} --kind isolated"));
         for side in 0..2 {
             let number = network * 2 + side;
@@ -290,22 +291,22 @@ fn several_workers_share_the_networks() {
             switch.guest(&format!("n{network}"), &format!("g{number}"), &guests[number], &address);
         }
     }
-    for network in 0..4 {
+    for network in 0..count {
         guests[network * 2].reaches(&format!("10.{network}.0.2"));
     }
     let networks = switch.json(&["network", "list"]);
     let workers: std::collections::BTreeSet<_> =
         networks.as_array().expect("a list").iter().map(|network| network["worker"].as_u64()).collect();
-    assert_eq!(workers.len(), 2, "four networks on two workers: {networks}");
+    assert_eq!(workers.len(), 2, "networks on two workers: {networks}");
     // Networks that now share an uplink come together on one worker, with their traffic.
-    for network in 0..4 {
+    for network in 0..count {
         switch.do_(&format!("network create b{network} --kind bridged --uplink up0 --vlan {}", 10 + network));
     }
     let networks = switch.json(&["network", "list"]);
     let bridged = networks.as_array().expect("a list").iter().filter(|network| network["kind"] == "bridged");
     let workers: std::collections::BTreeSet<_> = bridged.map(|network| network["worker"].as_u64()).collect();
     assert_eq!(workers.len(), 1, "networks of one uplink share a worker: {networks}");
-    for network in 0..4 {
+    for network in 0..count {
         assert_eq!(guests[network * 2].pings(&format!("10.{network}.0.2"), 20, "0.01").lost(), 0);
     }
 }
