@@ -61,6 +61,8 @@ fn imports_go_downwards_only() {
         ("switchd/api/Cargo.toml", &[]),
         ("switchd/dataplane/Cargo.toml", &["switchd-nat", "switchd-proto", "switchd-wire"]),
         ("switchd/capture/Cargo.toml", &["switchd-wire"]),
+        ("switchd/nat/Cargo.toml", &["switchd-wire"]),
+        ("switchd/proto/Cargo.toml", &["switchd-wire"]),
         ("switchd/port/Cargo.toml", &["switchd-wire"]),
         ("switchd/store/Cargo.toml", &["switchd-api"]),
     ]);
@@ -97,6 +99,8 @@ fn unsafe_stands_in_port_only_and_each_block_has_its_argument() {
         "switchd",
         "switchd/api",
         "switchd/wire",
+        "switchd/nat",
+        "switchd/proto",
         "switchd/dataplane",
         "switchd/capture",
         "switchd/store",

@@ -2,7 +2,9 @@
 
 use crate::rim::{NetworkId, PortId};
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
+use switchd_nat::{NatConfig, Prefix4, Prefix6};
 use switchd_wire::MacAddr;
 
 /// A set of VLAN identifiers, one bit each of 0…4095.
@@ -93,12 +95,84 @@ pub struct PortConfig {
     pub admin_up: bool,
     /// Largest number of addresses learned behind the port; `None`: the network's limit alone.
     pub mac_limit: Option<u32>,
+    /// Frames a second that the port may flood; `None`: any number.
+    pub storm_limit: Option<u32>,
+    /// A BPDU from the guest shuts the port.
+    pub bpdu_guard: bool,
+    /// A loop behind the port shuts it.
+    pub loop_guard: bool,
 }
+
+/// Above what ordinary traffic floods (a /16 scanned by ARP in 10 s is 6,500 a second).
+pub const STORM_LIMIT: u32 = 20_000;
 
 impl Default for PortConfig {
     fn default() -> Self {
-        PortConfig { vlan: VlanMode::Transparent, admin_up: true, mac_limit: None }
+        PortConfig {
+            vlan: VlanMode::Transparent,
+            admin_up: true,
+            mac_limit: None,
+            storm_limit: Some(STORM_LIMIT),
+            bpdu_guard: true,
+            loop_guard: true,
+        }
     }
+}
+
+/// A NAT network's own endpoint on its segment, and the way out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GatewayConfig {
+    pub mac: MacAddr,
+    /// The gateway's address and the guests' subnet.
+    pub v4: Prefix4,
+    pub v6: Option<Prefix6>,
+    pub egress: Egress,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Egress {
+    /// Through a device that the rim holds for the gateway's port: the host's own sockets.
+    Host,
+    /// Through an address of our own on a bridged network's segment.
+    Outside(Box<OutsideConfig>),
+}
+
+/// The outside end of a NAT network: a station of its own on `segment`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OutsideConfig {
+    /// The bridged network, on the same worker, whose uplink leads out.
+    pub segment: NetworkId,
+    pub mac: MacAddr,
+    /// None while there is no lease.
+    pub v4: Option<Prefix4>,
+    pub gateway: Option<Ipv4Addr>,
+    pub v6: Option<Prefix6>,
+    pub gateway6: Option<Ipv6Addr>,
+    pub nat: NatConfig,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum BondMode {
+    #[default]
+    Lacp,
+    ActiveBackup,
+}
+
+/// What the distributor looks at to choose a member. All are symmetric: both directions of a flow get the
+/// same number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Hash {
+    Layer2,
+    Layer23,
+    #[default]
+    Layer34,
+}
+
+/// A bond as the road sees it. Which members collect and distribute is set apart, by the machines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BondConfig {
+    pub mode: BondMode,
+    pub hash: Hash,
 }
 
 /// What a mirror sees, and where copies go. The flags are (…, rx, tx): rx entered the switch, tx left it.

@@ -59,6 +59,8 @@ reasons! {
     QueueFull = "queue-full",
     /// The kernel or the backend refused the frame.
     TransmitError = "transmit-error",
+    /// Too many frames for switchd itself waited.
+    TrapFull = "trap-full",
     /// A tag could not be added: no room before the head.
     NoHeadroom = "no-headroom",
 }

@@ -16,11 +16,16 @@ pub mod notices;
 mod process;
 pub mod rim;
 mod table;
+pub mod trap;
 mod uplinks;
 
-pub use config::{FdbRow, MirrorConfig, NetworkConfig, PortConfig, Refusal, VidSet, VlanMode};
+pub use config::{
+    BondConfig, BondMode, Egress, FdbRow, GatewayConfig, Hash, MirrorConfig, NetworkConfig, OutsideConfig,
+    PortConfig, Refusal, VidSet, VlanMode,
+};
 pub use counters::{NetworkCounters, PortCounters};
 pub use drops::{DropCounters, DropReason};
 pub use manage::Dataplane;
 pub use notices::DataplaneNotice;
 pub use rim::{Cleared, Direction, MirrorId, NetworkId, PortId, Rim, Transmit};
+pub use trap::{Origin, TrapKind, Trapped};

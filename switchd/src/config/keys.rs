@@ -122,15 +122,7 @@ impl Spec for NetworkSpec {
     ];
 
     fn blank() -> NetworkSpec {
-        NetworkSpec {
-            kind: Kind::Bridged,
-            uplink: None,
-            vlan: None,
-            mtu: None,
-            ageing: None,
-            mac_limit: None,
-            fdb: BTreeMap::new(),
-        }
+        NetworkSpec::default()
     }
 
     fn put(&mut self, key: &str, value: Option<Value>) -> Result<(), String> {
@@ -172,17 +164,8 @@ impl Spec for PortSpec {
     ];
 
     fn blank() -> PortSpec {
-        PortSpec {
-            // A valid name, as the compiler cannot know.
-            network: "x".parse().expect("a valid name"),
-            tap: None,
-            netns: None,
-            netdev: None,
-            mac: None,
-            vlan: None,
-            admin: Admin::Up,
-            mac_limit: None,
-        }
+        // A valid name, as the compiler cannot know.
+        PortSpec::on("x".parse().expect("a valid name"))
     }
 
     fn put(&mut self, key: &str, value: Option<Value>) -> Result<(), String> {
@@ -294,6 +277,7 @@ mod tests {
             ageing: Some(1),
             mac_limit: Some(1),
             fdb: BTreeMap::from([("a".into(), "b".into())]),
+            ..NetworkSpec::default()
         });
         every_key_is_known_to_put_and_to_serde(&PortSpec {
             network: "n".parse().unwrap(),
@@ -304,6 +288,7 @@ mod tests {
             vlan: Some("a".into()),
             admin: Admin::Down,
             mac_limit: Some(1),
+            ..PortSpec::on("n".parse().unwrap())
         });
         every_key_is_known_to_put_and_to_serde(&MirrorSpec {
             source: vec!["a".into()],

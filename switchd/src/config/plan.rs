@@ -170,12 +170,12 @@ fn bare(spec: &NetworkSpec) -> NetworkSpec {
 
 /// Exhaustive on purpose: a new key has to be thought about here.
 fn same_place(old: &NetworkSpec, new: &NetworkSpec) -> bool {
-    let NetworkSpec { kind, uplink, vlan, mtu: _, ageing: _, mac_limit: _, fdb: _ } = old;
+    let NetworkSpec { kind, uplink, vlan, mtu: _, ageing: _, mac_limit: _, fdb: _, .. } = old;
     *kind == new.kind && *uplink == new.uplink && *vlan == new.vlan
 }
 
 fn same_device(old: &PortSpec, new: &PortSpec) -> bool {
-    let PortSpec { network, tap, netns, netdev, mac, vlan: _, admin: _, mac_limit: _ } = old;
+    let PortSpec { network, tap, netns, netdev, mac, vlan: _, admin: _, mac_limit: _, .. } = old;
     *network == new.network
         && *tap == new.tap
         && *netns == new.netns

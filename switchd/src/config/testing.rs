@@ -108,6 +108,7 @@ fn network() -> impl Strategy<Value = (Name, NetworkSpec)> {
             ageing,
             mac_limit,
             fdb: BTreeMap::new(),
+            ..NetworkSpec::default()
         };
         (name(&format!("n{number}")), spec)
     })
@@ -127,6 +128,7 @@ fn port() -> impl Strategy<Value = (Name, PortSpec)> {
                 vlan: vlan.map(str::to_owned),
                 admin: if down { Admin::Down } else { Admin::Up },
                 mac_limit: small.map(|small| u32::from(small) + 1),
+                ..PortSpec::on(name("x"))
             };
             (name(&format!("p{number}")), spec)
         },

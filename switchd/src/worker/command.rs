@@ -76,6 +76,54 @@ pub enum Command {
         uplink: Key,
         own: Vec<MacAddr>,
     },
+    /// Makes, changes or (`None`) removes the gateway of a NAT network. What stays the same of the egress
+    /// keeps its flows.
+    SetGateway {
+        network: Key,
+        gateway: Option<Box<Gateway>>,
+    },
+    /// The device behind a gateway whose egress is the host.
+    /// Frames of the services, whole and with checksums, sent from the gateway's inside or outside end.
+    Originate {
+        network: Key,
+        side: Side,
+        frames: Vec<Vec<u8>>,
+    },
+    SetHostEgress {
+        network: Key,
+        device: Option<Box<dyn Port>>,
+    },
+    Flows {
+        network: Key,
+        limit: usize,
+        reply: Sender<Vec<FlowRow>>,
+    },
+    /// A bond: an uplink with members. `JoinUplink`, `LeaveUplink` and `RemoveUplink` go for it too.
+    AddBond {
+        name: Key,
+        bond: Box<Bond>,
+    },
+    /// Everything but the set of members.
+    SetBond {
+        name: Key,
+        config: BondSettings,
+    },
+    AddMember {
+        bond: Key,
+        member: Box<Member>,
+    },
+    RemoveMember {
+        bond: Key,
+        member: Key,
+    },
+    /// Of a bond and its members: states of the machines, partner, reasons.
+    Bonds {
+        reply: Sender<Vec<BondSnapshot>>,
+    },
+    /// LLDP neighbours, by port.
+    Neighbors {
+        reply: Sender<Vec<NeighborRow>>,
+    },
     AddMirror {
         name: Key,
         mirror: Box<Mirror>,
@@ -137,6 +185,135 @@ pub enum Sink {
     Port(Key),
 }
 
+/// A frame for the services of a NAT network: DHCP, DNS, router advertisements, the outside's DHCP client.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServiceFrame {
+    pub kind: switchd_dataplane::TrapKind,
+    pub network: Key,
+    /// Where it came in.
+    pub port: Key,
+    pub bytes: Vec<u8>,
+}
+
+/// On which side of a NAT network's gateway.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    Inside,
+    Outside,
+}
+
+/// As [`switchd_dataplane::GatewayConfig`], with the segment by name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Gateway {
+    /// `segment` of an outside is not used; the name beside it is.
+    pub config: switchd_dataplane::GatewayConfig,
+    pub segment: Option<Key>,
+}
+
+/// A row of `flow list`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FlowRow {
+    pub protocol: &'static str,
+    pub inside: String,
+    pub outside: String,
+    pub remote: String,
+    /// As in `established`.
+    pub state: &'static str,
+    /// The guest's port; absent where it cannot be told.
+    pub port: Option<Key>,
+    pub idle: Duration,
+    /// Until it is forgotten.
+    pub expires: Duration,
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// What can be changed while a bond stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BondSettings {
+    pub config: switchd_dataplane::BondConfig,
+    /// LACP: speak first.
+    pub active: bool,
+    /// LACP: ask the partner for a LACPDU a second.
+    pub fast: bool,
+    pub system: MacAddr,
+    pub system_priority: u16,
+    /// Absent: from speed and duplex.
+    pub key: Option<u16>,
+    pub min_links: u32,
+    pub prefer: Option<Key>,
+    /// Without a partner one member is used.
+    pub fallback: bool,
+    /// Half of an MLAG pair, 1 or 2: port numbers of the halves must differ.
+    pub half: Option<u8>,
+}
+
+pub struct Bond {
+    pub settings: BondSettings,
+    pub members: Vec<Member>,
+    /// The link to the other half of an MLAG pair.
+    pub peer: Option<Member>,
+    /// What [`Notice::Keep`] handed out last under the bond's name, from a dataplane that died.
+    pub kept: Option<Vec<u8>>,
+}
+
+/// An interface of a bond. Its port is named `member:IF`.
+pub struct Member {
+    /// The interface.
+    pub interface: Key,
+    /// Counted from 1, stable while the interface is a member.
+    pub number: u16,
+    pub own: Vec<MacAddr>,
+    /// Mbit/s; 0: not known.
+    pub speed: u32,
+    pub full_duplex: bool,
+    pub carrier: bool,
+    pub device: Option<Box<dyn Port>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BondSnapshot {
+    pub name: Key,
+    pub up: bool,
+    pub mode: switchd_dataplane::BondMode,
+    pub system: String,
+    pub key: u16,
+    /// System and key of the partner, while there is one.
+    pub partner: Option<(String, u16)>,
+    pub members: Vec<MemberSnapshot>,
+    /// Of an MLAG pair: what is known of the other half, in words.
+    pub peer: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MemberSnapshot {
+    pub interface: String,
+    pub carrier: bool,
+    pub collecting: bool,
+    pub distributing: bool,
+    /// In words, while it is out: `partner key 7 ≠ 5`, `no LACPDU for 3.0 s`.
+    pub reason: Option<String>,
+    /// The machines by the standard's names: (`mux`, `DISTRIBUTING`).
+    pub machines: Vec<(String, String)>,
+    /// State bits in words, of actor and partner.
+    pub actor: String,
+    pub partner: String,
+    /// Counters: `lacpdu-rx`, `lacpdu-tx`, `lacpdu-bad`, `marker-rx`, `marker-response-tx`, …
+    pub counters: Vec<(String, u64)>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NeighborRow {
+    /// `uplink:eth0` or `member:eth0`.
+    pub port: Key,
+    pub chassis: String,
+    pub port_id: String,
+    pub port_description: String,
+    pub system_name: String,
+    pub system_description: String,
+    pub ttl: u16,
+}
+
 /// The reply of a worker to one command.
 pub type Outcome = Result<(), CommandError>;
 
@@ -161,6 +338,12 @@ pub enum Notice {
     Panicked { port: Key, message: String },
     /// An address moved; at most ten a second are told, all are counted.
     Moved { network: Key, mac: MacAddr, from: Key, to: Key },
+    /// Something worth an event: `bond.member-up`, `port.storm`, `nat.quota`; object as in `bond b0`.
+    Event { kind: &'static str, object: String, detail: String },
+    /// A guard shut the port: a BPDU, a loop. It stays shut until `port set PORT admin=up`.
+    Shut { port: Key, reason: String },
+    /// State that a dataplane which dies shall find again; the broker keeps the last one under the key.
+    Keep { key: String, bytes: Vec<u8> },
     /// A limit of learned addresses was reached; told once until there is room again.
     Full { network: Key, port: Option<Key> },
 }

@@ -67,6 +67,16 @@ impl Worker {
                 let _ = reply.send(snapshot);
                 Ok(())
             }
+            Command::SetGateway { .. }
+            | Command::Originate { .. }
+            | Command::SetHostEgress { .. }
+            | Command::Flows { .. }
+            | Command::AddBond { .. }
+            | Command::SetBond { .. }
+            | Command::AddMember { .. }
+            | Command::RemoveMember { .. }
+            | Command::Bonds { .. }
+            | Command::Neighbors { .. } => Err(refused("not yet")),
             Command::Take { networks, reply } => {
                 let shard = self.take(&networks)?;
                 let _ = reply.send(shard);

@@ -30,7 +30,7 @@ impl Bench {
     }
 
     fn device(&self, network: &str, name: &str, device: Box<dyn Port>) {
-        let config = PortConfig { vlan: VlanMode::Transparent, admin_up: true, mac_limit: None };
+        let config = PortConfig { vlan: VlanMode::Transparent, ..PortConfig::default() };
         let (name, network) = (Key::from(name), Key::from(network));
         self.worker.run(Command::AddPort { name, network, config, device: Some(device) }).unwrap();
     }
@@ -222,7 +222,7 @@ fn a_network_moves_to_another_worker_with_all_it_has() {
 fn a_refused_command_changes_nothing() {
     let bench = bench();
     bench.network("lab");
-    let config = PortConfig { vlan: VlanMode::Transparent, admin_up: true, mac_limit: None };
+    let config = PortConfig { vlan: VlanMode::Transparent, ..PortConfig::default() };
     let command = Command::AddPort { name: "a".into(), network: "nowhere".into(), config, device: None };
     assert!(bench.worker.run(command).is_err());
     let port = bench.port("lab", "a", ALL);

@@ -22,6 +22,7 @@ fn desired(ports: usize) -> Desired {
         ageing: None,
         mac_limit: None,
         fdb: BTreeMap::from([("02:00:00:00:00:01@5".into(), "vm0".into())]),
+        ..NetworkSpec::default()
     };
     desired.network.insert(name("a.b"), network);
     for port in 0..ports {
@@ -34,6 +35,7 @@ fn desired(ports: usize) -> Desired {
             vlan: Some("trunk=10,native=1".into()),
             admin: Admin::Down,
             mac_limit: None,
+            ..PortSpec::on(name("a.b"))
         };
         desired.port.insert(name(&format!("vm{port}")), spec);
     }

@@ -118,8 +118,7 @@ impl Engine {
         let name: switchd_api::Name = "capture"
             .parse()
             .map_err(|error: switchd_api::name::BadName| super::change::internal(error.to_string()))?;
-        let Desired { network, port, .. } = self.running.clone();
-        let desired = Desired { network, port, mirror: BTreeMap::from([(name.clone(), spec)]) };
+        let desired = Desired { mirror: BTreeMap::from([(name.clone(), spec)]), ..self.running.clone() };
         let mut validated = self.validated(&desired).map_err(|mut error| {
             error.message = error.message.replacen("mirror capture", "capture", 1);
             error

@@ -41,7 +41,12 @@ fn guest(name: &str, plan: &config::PortPlan, addresses: &BTreeMap<String, MacAd
         },
         config::Backend::Netdev { ifname } => Backend::Netdev { name: ifname.clone() },
     };
-    let config = PortConfig { vlan: plan.vlan.clone(), admin_up: plan.admin_up, mac_limit: plan.mac_limit };
+    let config = PortConfig {
+        vlan: plan.vlan.clone(),
+        admin_up: plan.admin_up,
+        mac_limit: plan.mac_limit,
+        ..PortConfig::default()
+    };
     Guest { network: plan.network.to_string(), config, backend }
 }
 

@@ -167,6 +167,11 @@ impl Engine {
                 let message = format!("{mac} moved from {from} to {to}");
                 self.events.tell("mac.moved", format!("network {network}"), message);
             }
+            WorkerNotice::Event { kind, object, detail } => self.events.tell(kind, object, detail),
+            WorkerNotice::Shut { port, reason } => {
+                self.events.tell("port.shut", object_of(&port).to_string(), reason);
+            }
+            WorkerNotice::Keep { .. } => {}
             WorkerNotice::Full { network, port } => {
                 let message = match port {
                     Some(port) => format!("port {port} reached its limit of addresses"),

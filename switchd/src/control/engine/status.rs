@@ -293,16 +293,8 @@ fn state(up: bool) -> State {
 
 /// An uplink in the form of a port; on the first of its networks.
 fn uplink_spec(interface: &str, uplink: &Uplink) -> Option<PortSpec> {
-    Some(PortSpec {
-        network: uplink.networks.first()?.parse().ok()?,
-        tap: None,
-        netns: None,
-        netdev: Some(interface.to_owned()),
-        mac: None,
-        vlan: None,
-        admin: Admin::Up,
-        mac_limit: None,
-    })
+    let network = uplink.networks.first()?.parse().ok()?;
+    Some(PortSpec { netdev: Some(interface.to_owned()), ..PortSpec::on(network) })
 }
 
 fn drop_map(drops: &DropCounters) -> BTreeMap<String, u64> {

@@ -18,6 +18,7 @@ impl Engine {
             let kind = match network.spec.kind {
                 switchd_api::Kind::Bridged => "bridged",
                 switchd_api::Kind::Isolated => "isolated",
+                switchd_api::Kind::Nat => "nat",
             };
             let name = &network.name;
             node(format!("network:{name}"), "network", format!("{name} ({kind})"), network.state);

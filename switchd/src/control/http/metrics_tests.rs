@@ -2,7 +2,7 @@
 
 use super::*;
 use std::collections::{BTreeMap, HashMap};
-use switchd_api::model::{Admin, Kind, MirrorSpec, NetworkSpec, PortSpec};
+use switchd_api::model::{Kind, MirrorSpec, NetworkSpec, PortSpec};
 use switchd_api::reply::{MirrorCounters, NetworkCounters};
 
 fn sample() -> Sample {
@@ -35,16 +35,7 @@ fn sample() -> Sample {
         ..PortCounters::default()
     };
     let network: switchd_api::Name = "lab".parse().unwrap();
-    let spec = PortSpec {
-        network: network.clone(),
-        tap: Some("vm1".into()),
-        netns: None,
-        netdev: None,
-        mac: None,
-        vlan: None,
-        admin: Admin::Up,
-        mac_limit: Some(8),
-    };
+    let spec = PortSpec { tap: Some("vm1".into()), mac_limit: Some(8), ..PortSpec::on(network.clone()) };
     let port = PortStatus {
         name: "vm1".into(),
         spec,
@@ -60,15 +51,7 @@ fn sample() -> Sample {
         kernel: BTreeMap::new(),
     };
     let uplink = PortStatus { name: "uplink:e\"0".into(), backend: "uplink".into(), ..port.clone() };
-    let spec = NetworkSpec {
-        kind: Kind::Bridged,
-        uplink: None,
-        vlan: None,
-        mtu: None,
-        ageing: None,
-        mac_limit: None,
-        fdb: BTreeMap::new(),
-    };
+    let spec = NetworkSpec { kind: Kind::Bridged, ..NetworkSpec::default() };
     let network = NetworkStatus {
         name: network,
         spec,

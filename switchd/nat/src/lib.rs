@@ -1,0 +1,6 @@
+//! Address translation: conntrack, mappings and timers, on frames in place and without input or output of
+//! its own. The clock is an argument.
+
+pub mod config;
+
+pub use config::{Filtering, Floating, Forward, NatConfig, Prefix4, Prefix6, Proto, Timeouts};
