@@ -294,7 +294,12 @@ fn run(ports: Vec<PortPlan>, joins: Vec<Option<u16>>, fixed: Vec<(u8, usize)>, l
     model.networks = vec![vec![]; 3];
     let mut configs = HashMap::new();
     for plan in &ports {
-        let config = PortConfig { vlan: plan.vlan.clone(), mac_limit: plan.limit, admin_up: true };
+        let config = PortConfig {
+            vlan: plan.vlan.clone(),
+            mac_limit: plan.limit,
+            admin_up: true,
+            ..PortConfig::default()
+        };
         let port = world.port_with(networks[plan.network], config.clone());
         configs.insert(port, config);
         model.networks[plan.network].push(port);
