@@ -9,4 +9,5 @@ pub mod dataplane_process;
 pub mod demo;
 pub mod manual;
 pub mod sandbox;
+pub mod services;
 pub mod worker;

@@ -16,6 +16,7 @@
 
 pub mod command;
 mod execute;
+mod links;
 mod pace;
 mod rim;
 mod run;
@@ -95,6 +96,16 @@ impl Handle {
         self.commands.send(Envelope { command, done }).map_err(|_| CommandError::Gone)?;
         self.waker.wake().map_err(|_| CommandError::Gone)?;
         outcome.recv().map_err(|_| CommandError::Gone)?
+    }
+
+    /// Hands over a command without waiting, neither for room nor for the outcome.
+    pub fn post(&self, command: Command) -> Outcome {
+        let (done, _) = bounded(1);
+        let envelope = Envelope { command, done };
+        self.commands
+            .try_send(envelope)
+            .map_err(|error| CommandError::Refused(format!("no room for a command: {error}")))?;
+        self.waker.wake().map_err(|_| CommandError::Gone)
     }
 
     /// Every counter, as it stood between two bursts.

@@ -1,0 +1,3 @@
+//! DHCPv4.
+
+pub mod options;

@@ -1,0 +1,192 @@
+//! The services of NAT networks: DHCP for the guests, DHCP on the outside, router advertisements, names.
+//!
+//! One thread with a tokio runtime of its own. Workers hand it the frames that are for a service (a bounded
+//! channel, [`Intake`]); it answers with `Command::Originate` through the worker's [`Exit`]. The engine sets
+//! each network's [`NetworkServices`] and hears of leases by [`ServiceNotice`]s. The protocol machines are
+//! those of `switchd_proto`; here are clocks, frames and the disk.
+//!
+//! Bounds: [`INTAKE`] frames and [`REQUESTS`] requests wait; [`NETWORKS`] networks; leases as `proto` and
+//! `store` say.
+
+pub mod config;
+mod notice;
+
+pub use config::{Dhcp, Dhcp6, Exit, NetworkServices, OutsideClient, Route, ServicePort};
+pub use notice::{LeaseRow, LeaseState, OutsideLease, ServiceCounters, ServiceNotice};
+
+use crate::worker::command::ServiceFrame;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Frames that may wait for the services.
+pub const INTAKE: usize = 1024;
+/// Requests of the engine that may wait; it is one thread, so more than a few never do.
+pub const REQUESTS: usize = 64;
+pub const NETWORKS: usize = 4096;
+/// A request that takes longer is given up.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The workers' end.
+#[derive(Clone)]
+pub struct Intake {
+    frames: mpsc::Sender<ServiceFrame>,
+    full: Arc<AtomicU64>,
+}
+
+impl Intake {
+    /// Never waits; what does not fit is dropped and counted.
+    pub fn offer(&self, frame: ServiceFrame) -> bool {
+        let fits = self.frames.try_send(frame).is_ok();
+        if !fits {
+            self.full.fetch_add(1, Ordering::Relaxed);
+        }
+        fits
+    }
+}
+
+pub(crate) enum Request {
+    Set(Box<NetworkServices>, std::sync::mpsc::SyncSender<()>),
+    Remove(crate::worker::command::Key, bool, std::sync::mpsc::SyncSender<()>),
+    Resolvers(Vec<IpAddr>),
+    OutsideLink(crate::worker::command::Key, bool),
+    Leases(Option<crate::worker::command::Key>, std::sync::mpsc::SyncSender<Vec<LeaseRow>>),
+    Counters(std::sync::mpsc::SyncSender<ServiceCounters>),
+    Stop,
+}
+
+/// The engine's end.
+#[derive(Clone)]
+pub struct Services {
+    intake: Intake,
+    requests: mpsc::Sender<Request>,
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ServiceError {
+    #[error("the services thread does not answer")]
+    Gone,
+}
+
+pub struct ServiceOptions {
+    /// Where the leases are kept.
+    pub state_dir: PathBuf,
+}
+
+/// Starts the thread. It ends at [`Services::stop`], or when every handle is gone.
+///
+/// # Errors
+/// The lease store cannot be opened, or the system has no thread to give.
+pub fn spawn(
+    options: ServiceOptions,
+    notices: Box<dyn Fn(ServiceNotice) + Send>,
+) -> io::Result<(Services, JoinHandle<()>)> {
+    let (frames, intake) = mpsc::channel(INTAKE);
+    let (requests, asked) = mpsc::channel(REQUESTS);
+    let full = Arc::new(AtomicU64::new(0));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _ = options;
+    let thread = std::thread::Builder::new().name("services".into()).spawn(move || {
+        runtime.block_on(idle(intake, asked, notices));
+    })?;
+    Ok((Services { intake: Intake { frames, full }, requests }, thread))
+}
+
+async fn idle(
+    _intake: mpsc::Receiver<ServiceFrame>,
+    mut asked: mpsc::Receiver<Request>,
+    _notices: Box<dyn Fn(ServiceNotice) + Send>,
+) {
+    while let Some(request) = asked.recv().await {
+        match request {
+            Request::Stop => return,
+            Request::Set(_, done) | Request::Remove(_, _, done) => drop(done.send(())),
+            Request::Leases(_, reply) => drop(reply.send(Vec::new())),
+            Request::Counters(reply) => drop(reply.send(ServiceCounters::default())),
+            Request::Resolvers(_) | Request::OutsideLink(..) => {}
+        }
+    }
+}
+
+impl Services {
+    pub fn intake(&self) -> Intake {
+        self.intake.clone()
+    }
+
+    /// Starts the services of a network, or changes them; what stays the same goes on undisturbed.
+    pub fn set_network(&self, services: NetworkServices) -> Result<(), ServiceError> {
+        let (done, answer) = std::sync::mpsc::sync_channel(1);
+        self.ask(Request::Set(Box::new(services), done))?;
+        answer.recv_timeout(PATIENCE).map_err(|_| ServiceError::Gone)
+    }
+
+    /// Ends the services of a network: hosts are told that the router goes, the outside address is released.
+    /// Call it while the network's gateway still stands. Leases stay on the disk.
+    pub fn remove_network(&self, network: &str) -> Result<(), ServiceError> {
+        self.remove(network, false)
+    }
+
+    /// As [`Services::remove_network`], and its leases are forgotten: the network is deleted for good.
+    pub fn forget(&self, network: &str) -> Result<(), ServiceError> {
+        self.remove(network, true)
+    }
+
+    fn remove(&self, network: &str, forget: bool) -> Result<(), ServiceError> {
+        let (done, answer) = std::sync::mpsc::sync_channel(1);
+        self.ask(Request::Remove(network.into(), forget, done))?;
+        answer.recv_timeout(PATIENCE).map_err(|_| ServiceError::Gone)
+    }
+
+    /// Name servers of the host.
+    pub fn set_resolvers(&self, resolvers: Vec<IpAddr>) -> Result<(), ServiceError> {
+        self.ask(Request::Resolvers(resolvers))
+    }
+
+    /// Carrier of what the outside stands on. Up again: the lease is verified.
+    pub fn outside_link(&self, network: &str, up: bool) -> Result<(), ServiceError> {
+        self.ask(Request::OutsideLink(network.into(), up))
+    }
+
+    /// Leases of one network or of all, in the order of networks and addresses.
+    pub fn leases(&self, network: Option<&str>) -> Vec<LeaseRow> {
+        let (reply, answer) = std::sync::mpsc::sync_channel(1);
+        if self.ask(Request::Leases(network.map(Into::into), reply)).is_err() {
+            return Vec::new();
+        }
+        answer.recv_timeout(PATIENCE).unwrap_or_default()
+    }
+
+    pub fn counters(&self) -> ServiceCounters {
+        let (reply, answer) = std::sync::mpsc::sync_channel(1);
+        let mut counters = match self.ask(Request::Counters(reply)) {
+            Ok(()) => answer.recv_timeout(PATIENCE).unwrap_or_default(),
+            Err(_) => ServiceCounters::default(),
+        };
+        counters.intake_full = self.intake.full.load(Ordering::Relaxed);
+        counters
+    }
+
+    pub fn stop(&self) {
+        let _ = self.ask(Request::Stop);
+    }
+
+    /// The services answer within microseconds, so a full queue is empty again in a moment.
+    fn ask(&self, mut request: Request) -> Result<(), ServiceError> {
+        for _ in 0..PATIENCE.as_millis() {
+            match self.requests.try_send(request) {
+                Ok(()) => return Ok(()),
+                Err(mpsc::error::TrySendError::Closed(_)) => return Err(ServiceError::Gone),
+                Err(mpsc::error::TrySendError::Full(back)) => {
+                    request = back;
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        }
+        Err(ServiceError::Gone)
+    }
+}
