@@ -2,5 +2,11 @@
 //! its own. The clock is an argument.
 
 pub mod config;
+mod nat;
+mod packet;
+mod verdict;
 
 pub use config::{Filtering, Floating, Forward, NatConfig, Prefix4, Prefix6, Proto, Timeouts};
+pub use nat::Nat;
+pub use packet::Classified;
+pub use verdict::{Flow, NatCounters, NatDrop, NatNotice, Released, Side, Verdict};
