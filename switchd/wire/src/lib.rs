@@ -5,6 +5,7 @@
 
 pub mod bpf;
 pub mod checksum;
+pub mod datagram;
 pub mod frame;
 pub mod mac;
 pub mod offload;
