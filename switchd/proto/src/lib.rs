@@ -2,3 +2,4 @@
 //! be sent, told and waited for is asked of them. They run in the worker that owns the port, or beside it.
 
 pub mod dhcp;
+pub mod neighbor;

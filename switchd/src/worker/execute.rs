@@ -67,8 +67,8 @@ impl Worker {
                 let _ = reply.send(snapshot);
                 Ok(())
             }
+            Command::Originate { network, side, frames } => self.originate(&network, side, frames),
             Command::SetGateway { .. }
-            | Command::Originate { .. }
             | Command::SetHostEgress { .. }
             | Command::Flows { .. }
             | Command::AddBond { .. }

@@ -11,10 +11,11 @@
 //!
 //! A panic while a burst is handled costs the port that the burst came from, and no other.
 //!
-//! Files: `run` the loop, `rim` what the dataplane transmits through, `execute` the commands, `table` the
+//! Files: `run` the loop, `dispatch` frames for and from switchd itself, `links` the link protocols, `rim` what the dataplane transmits through, `execute` the commands, `table` the
 //! names, `shard` the move to another worker, `pace` when to sleep, `command` the language of control.
 
 pub mod command;
+mod dispatch;
 mod execute;
 mod links;
 mod pace;
@@ -27,14 +28,16 @@ mod tests;
 
 use command::{Command, CommandError, Key, Notice, Outcome, Snapshot};
 use crossbeam_channel::{Receiver, Sender, bounded};
+pub use dispatch::Services;
 use mio::{Poll, Token, Waker};
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use switchd_dataplane::FdbRow;
 
-/// Commands that may wait at a worker; control is one thread, so more than a few never do.
-const COMMANDS: usize = 64;
+/// Commands that may wait at a worker: control is one thread and has one at a time, the rest are answers of
+/// the services, which are lost beyond this.
+const COMMANDS: usize = 1024;
 
 /// Time slice of a worker in nanoseconds: short, so that a frame that arrives while others compute does not
 /// wait for the end of their slices.
@@ -66,8 +69,18 @@ pub struct Handle {
     waker: Arc<Waker>,
 }
 
-/// Starts a worker. It ends at `Command::Stop` or when every handle is gone.
+/// Starts a worker without services: frames for them are lost, and counted.
 pub fn spawn(options: Options, notices: Box<dyn Fn(Notice) + Send>) -> io::Result<(Handle, JoinHandle<()>)> {
+    spawn_with(options, notices, Box::new(|_| false))
+}
+
+/// Starts a worker whose NAT networks have their DHCP, DNS and router advertisements behind `services`. It
+/// ends at `Command::Stop` or when every handle is gone.
+pub fn spawn_with(
+    options: Options,
+    notices: Box<dyn Fn(Notice) + Send>,
+    services: Services,
+) -> io::Result<(Handle, JoinHandle<()>)> {
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
     let (commands, inbox): (_, Receiver<Envelope>) = bounded(COMMANDS);
@@ -80,7 +93,7 @@ pub fn spawn(options: Options, notices: Box<dyn Fn(Notice) + Send>) -> io::Resul
         if let Err(error) = switchd_port::sys::short_slices(SLICE) {
             tracing::debug!(worker = options.index, %error, "no short time slices");
         }
-        run::Worker::new(options, poll, inbox, notices).run();
+        run::Worker::new(options, poll, inbox, notices, services).run();
     })?;
     Ok((Handle { index: options.index, commands, waker }, thread))
 }

@@ -1,6 +1,8 @@
 //! The loop of a worker.
 
 use super::command::Notice;
+use super::dispatch::Services;
+use super::links::LinkMachines;
 use super::pace::Pace;
 use super::rim::{Finisher, WorkerRim};
 use super::table::Table;
@@ -9,6 +11,7 @@ use crossbeam_channel::{Receiver, TryRecvError};
 use mio::{Events, Poll};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use switchd_dataplane::{Dataplane, PortId};
 use switchd_port::{Arena, Flushed, Received};
@@ -22,16 +25,20 @@ const CAPTURE_DELAY: u64 = 10_000_000;
 /// Between two looks at a port that has no descriptor.
 const LOOK_EVERY: u64 = 500_000;
 
+static EPOCH: OnceLock<Instant> = OnceLock::new();
+
 pub struct Worker {
     pub(super) options: Options,
     pub(super) poll: Poll,
     inbox: Receiver<Envelope>,
     pub(super) notices: Box<dyn Fn(Notice) + Send>,
+    pub(super) services: Services,
+    pub(super) links: LinkMachines,
     pub(super) dataplane: Dataplane,
     pub(super) table: Table,
-    frames: Box<[Frame]>,
-    arena: Arena,
-    finisher: Finisher,
+    pub(super) frames: Box<[Frame]>,
+    pub(super) arena: Arena,
+    pub(super) finisher: Finisher,
     /// Ports with frames to give, and the list of the next pass.
     pub(super) ready: Vec<PortId>,
     next: Vec<PortId>,
@@ -47,6 +54,8 @@ pub struct Worker {
     pub(super) bursts: u64,
     pub(super) sleeps: u64,
     pub(super) busy_ns: u64,
+    /// Frames that the services had no room for.
+    pub(super) service_frames_lost: u64,
 }
 
 impl Worker {
@@ -55,12 +64,15 @@ impl Worker {
         poll: Poll,
         inbox: Receiver<Envelope>,
         notices: Box<dyn Fn(Notice) + Send>,
+        services: Services,
     ) -> Worker {
         Worker {
             options,
             poll,
             inbox,
             notices,
+            services,
+            links: LinkMachines::default(),
             dataplane: Dataplane::new(random_seed()),
             table: Table::default(),
             frames: (0..BURST).map(|_| Frame::default()).collect(),
@@ -70,8 +82,8 @@ impl Worker {
             next: Vec::new(),
             unwatched: Vec::new(),
             pace: Pace::new(options.busy_poll),
-            started: Instant::now(),
-            expire_at: EXPIRE_EVERY,
+            started: *EPOCH.get_or_init(Instant::now),
+            expire_at: 0,
             capture_flush_at: None,
             stopping: false,
             frames_seen: 0,
@@ -79,9 +91,11 @@ impl Worker {
             bursts: 0,
             sleeps: 0,
             busy_ns: 0,
+            service_frames_lost: 0,
         }
     }
 
+    /// Nanoseconds on the clock that all workers share: what moves to another one keeps its times.
     pub(super) fn now(&self) -> u64 {
         self.started.elapsed().as_nanos() as u64
     }
@@ -199,12 +213,7 @@ impl Worker {
     }
 
     fn forward(&mut self, now: u64, id: PortId, count: usize) {
-        if !self.table.mirror_names.is_empty() {
-            let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64);
-            for frame in &mut self.frames[..count] {
-                frame.timestamp = timestamp;
-            }
-        }
+        self.stamp(count);
         let mut rim = WorkerRim {
             ports: &mut self.table.ports,
             mirrors: &mut self.table.mirrors,
@@ -220,11 +229,23 @@ impl Worker {
         if let Err(panic) = outcome {
             self.panicked(id, panic);
         }
+        self.dispatch(now);
         self.tell_notices();
     }
 
+    /// Captures want to know when a frame came.
+    pub(super) fn stamp(&mut self, count: usize) {
+        if self.table.mirror_names.is_empty() {
+            return;
+        }
+        let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64);
+        for frame in &mut self.frames[..count] {
+            frame.timestamp = timestamp;
+        }
+    }
+
     /// Lets the devices send what they queued, and books the outcome.
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         for (port, Flushed { accepted, bytes, full, refused }) in self.finisher.early.drain(..) {
             self.dataplane.settle(port, accepted, bytes, full, refused);
         }
@@ -301,7 +322,7 @@ impl Worker {
         self.capture_flush_at = pending.then_some(now + CAPTURE_DELAY);
     }
 
-    fn tell_notices(&mut self) {
+    pub(super) fn tell_notices(&mut self) {
         use switchd_dataplane::DataplaneNotice;
         for notice in self.dataplane.take_notices() {
             let network = |id| self.table.network_names.get(&id).cloned().unwrap_or_else(|| "?".into());

@@ -1,0 +1,5 @@
+//! Gateways of NAT networks.
+
+mod originate;
+
+pub use originate::Born;

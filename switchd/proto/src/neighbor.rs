@@ -1,0 +1,567 @@
+//! Neighbours: which MAC has an IP address on our link, for ARP and IPv6 neighbour discovery alike.
+//!
+//! ```text
+//!            hold                 answer, or asked by it
+//! (none) ─────────► Incomplete ───────────────────────────► Reachable ─ 30 s ─► Stale
+//!                     │ 3 × 1 s silent                          ▲                 │ used
+//!                     ▼                                  answer │                 ▼
+//!                   Failed ─ 3 s ─► (none)                      ├─────────────  Delay (5 s)
+//!                                                               │                 │
+//!                                   (none) ◄─ 3 × 1 s silent ─ Probe ◄────────────┘
+//! ```
+//! The states and their timers are those of RFC 4861 7.3.2 and 10, used for ARP as well (RFC 1122 2.3.2.1
+//! asks for a way to flush old entries, and lists unicast polls first). [`REACHABLE`] is the middle of the
+//! random range that RFC 4861 6.3.2 gives. An ARP request, or a solicitation, tells who asks; it does not
+//! confirm that our frames arrive there (7.2.3), so the entry becomes stale.
+//!
+//! The machine has no input or output: [`Neighbors::poll_output`] says what is to be asked, and gives back
+//! the packets that waited. `P` is whatever waits; its size is told by the caller.
+//!
+//! Bounds ([`Limits`]): entries; those of them that are being resolved; packets an address and bytes in all
+//! that wait. A full queue loses its oldest packet (7.2.2). A full table gives up the entry that was used
+//! longest ago and is not being resolved; while all are, newcomers are refused. All of this is counted.
+//!
+//! Left out: the router flag, and anycast's delay; nobody here chooses among routers.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use switchd_wire::MacAddr;
+
+const SECOND: u64 = 1_000_000_000;
+/// RFC 4861 10: REACHABLE_TIME.
+pub const REACHABLE: u64 = 30 * SECOND;
+/// RFC 4861 10: RETRANS_TIMER; RFC 1122 2.3.2.1: at most one ARP request a second and address.
+pub const RETRANSMIT: u64 = SECOND;
+/// RFC 4861 10: MAX_MULTICAST_SOLICIT and MAX_UNICAST_SOLICIT.
+pub const ATTEMPTS: u8 = 3;
+/// RFC 4861 10: DELAY_FIRST_PROBE_TIME.
+pub const DELAY: u64 = 5 * SECOND;
+/// How long nobody asks again for an address that was silent. A choice.
+pub const NEGATIVE: u64 = 3 * SECOND;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    pub entries: usize,
+    /// Entries that are being resolved.
+    pub incomplete: usize,
+    /// Packets that wait for one address (RFC 1122 2.3.2.2 asks for one at least).
+    pub packets: usize,
+    /// Bytes that wait in all.
+    pub bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { entries: 4096, incomplete: 256, packets: 3, bytes: 1 << 20 }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    Incomplete,
+    Reachable,
+    Stale,
+    Delay,
+    Probe,
+    Failed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    pub solicited: u64,
+    pub resolved: u64,
+    pub failed: u64,
+    /// Entries given up for others.
+    pub evicted: u64,
+    /// Packets lost because their queue, the bytes or the table were full.
+    pub overflowed: u64,
+    /// An address answered with another MAC than before.
+    pub changed: u64,
+}
+
+/// What is known of an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Find {
+    Known(MacAddr),
+    /// To be asked for, or being asked for: [`Neighbors::hold`] the packet.
+    Unknown,
+    /// It was silent a moment ago.
+    Unreachable,
+}
+
+/// What became of a packet that was to wait.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Held<P> {
+    Waits,
+    /// It waits, and the oldest one goes.
+    Replaced(P),
+    Refused(P),
+}
+
+/// How an address made itself known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Heard {
+    /// It asked for us: an ARP request, a solicitation with its link-layer address (RFC 4861 7.2.3).
+    Asked,
+    /// It answered (RFC 4861 7.2.5). An ARP reply to us is solicited and overrides.
+    Answered { solicited: bool, overrides: bool },
+}
+
+#[derive(Debug)]
+pub enum Output<P> {
+    /// Ask for the address: its holder alone, or (`None`) everybody.
+    Solicit { address: IpAddr, to: Option<MacAddr> },
+    Resolved { address: IpAddr, mac: MacAddr, packets: Vec<P> },
+    Failed { address: IpAddr, packets: Vec<P> },
+}
+
+/// A row for people.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Row {
+    pub address: IpAddr,
+    pub mac: Option<MacAddr>,
+    pub state: State,
+}
+
+struct Entry<P> {
+    mac: MacAddr,
+    state: State,
+    /// When the state ends; of a stale entry: never.
+    until: u64,
+    attempts: u8,
+    used: u64,
+    waiting: VecDeque<(P, usize)>,
+}
+
+pub struct Neighbors<P> {
+    limits: Limits,
+    table: HashMap<IpAddr, Entry<P>>,
+    incomplete: usize,
+    bytes: usize,
+    /// No timer ends before.
+    next: u64,
+    /// The last answer of `find` and until when it stands.
+    last: Option<(IpAddr, MacAddr, u64)>,
+    outputs: VecDeque<Output<P>>,
+    counters: Counters,
+}
+
+const NEVER: u64 = u64::MAX;
+
+impl<P> Neighbors<P> {
+    pub fn new(limits: Limits) -> Neighbors<P> {
+        Neighbors {
+            limits,
+            table: HashMap::new(),
+            incomplete: 0,
+            bytes: 0,
+            next: NEVER,
+            last: None,
+            outputs: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    pub fn rows(&self) -> impl Iterator<Item = Row> + '_ {
+        self.table.iter().map(|(&address, entry)| Row {
+            address,
+            mac: (!matches!(entry.state, State::Incomplete | State::Failed)).then_some(entry.mac),
+            state: entry.state,
+        })
+    }
+
+    /// Where to send a packet for `address`. A stale entry is used, and verified from here on.
+    #[inline]
+    pub fn find(&mut self, now: u64, address: IpAddr) -> Find {
+        match self.last {
+            Some((last, mac, until)) if last == address && now < until => Find::Known(mac),
+            _ => self.find_in_table(now, address),
+        }
+    }
+
+    fn find_in_table(&mut self, now: u64, address: IpAddr) -> Find {
+        let Some(entry) = self.table.get_mut(&address) else { return Find::Unknown };
+        entry.used = now;
+        match entry.state {
+            State::Incomplete => return Find::Unknown,
+            State::Failed if now < entry.until => return Find::Unreachable,
+            State::Failed => {
+                self.remove(address);
+                return Find::Unknown;
+            }
+            State::Reachable if now < entry.until => self.last = Some((address, entry.mac, entry.until)),
+            State::Reachable | State::Stale => {
+                (entry.state, entry.until, entry.attempts) = (State::Delay, now + DELAY, 0);
+                self.next = self.next.min(entry.until);
+            }
+            State::Delay | State::Probe => {}
+        }
+        Find::Known(entry.mac)
+    }
+
+    /// Lets a packet wait until its address is resolved, which begins now if it has not.
+    pub fn hold(&mut self, now: u64, address: IpAddr, packet: P, size: usize) -> Held<P> {
+        if !self.table.contains_key(&address) && !self.make_room() {
+            self.counters.overflowed += 1;
+            return Held::Refused(packet);
+        }
+        if self.bytes + size > self.limits.bytes {
+            self.counters.overflowed += 1;
+            return Held::Refused(packet);
+        }
+        let entry = self.table.entry(address).or_insert_with(|| {
+            self.incomplete += 1;
+            self.counters.solicited += 1;
+            self.next = self.next.min(now + RETRANSMIT);
+            self.outputs.push_back(Output::Solicit { address, to: None });
+            Entry {
+                mac: MacAddr::ZERO,
+                state: State::Incomplete,
+                until: now + RETRANSMIT,
+                attempts: 1,
+                used: now,
+                waiting: VecDeque::new(),
+            }
+        });
+        if entry.state != State::Incomplete {
+            return Held::Refused(packet);
+        }
+        entry.used = now;
+        let oldest = if entry.waiting.len() >= self.limits.packets { entry.waiting.pop_front() } else { None };
+        entry.waiting.push_back((packet, size));
+        self.bytes += size;
+        match oldest {
+            None => Held::Waits,
+            Some((oldest, size)) => {
+                self.bytes -= size;
+                self.counters.overflowed += 1;
+                Held::Replaced(oldest)
+            }
+        }
+    }
+
+    /// Room for one more entry that is to be resolved.
+    fn make_room(&mut self) -> bool {
+        if self.incomplete >= self.limits.incomplete {
+            return false;
+        }
+        self.evict()
+    }
+
+    fn evict(&mut self) -> bool {
+        if self.table.len() < self.limits.entries {
+            return true;
+        }
+        let settled = self.table.iter().filter(|(_, entry)| entry.state != State::Incomplete);
+        let Some((&oldest, _)) = settled.min_by_key(|(_, entry)| entry.used) else { return false };
+        self.remove(oldest);
+        self.counters.evicted += 1;
+        true
+    }
+
+    /// A packet said which MAC an address has. `mac` is absent in an advertisement without the option.
+    pub fn heard(&mut self, now: u64, address: IpAddr, mac: Option<MacAddr>, how: Heard) {
+        self.last = None;
+        let Some(entry) = self.table.get_mut(&address) else {
+            // RFC 4861 7.2.5: an advertisement nobody asked for makes no entry; 7.2.3: a question does.
+            if let (Some(mac), Heard::Asked) = (mac, how)
+                && self.evict()
+            {
+                let (state, until, waiting) = (State::Stale, NEVER, VecDeque::new());
+                self.table.insert(address, Entry { mac, state, until, attempts: 0, used: now, waiting });
+            }
+            return;
+        };
+        let solicited = matches!(how, Heard::Answered { solicited: true, .. });
+        let confirmed = if solicited { (State::Reachable, now + REACHABLE) } else { (State::Stale, NEVER) };
+        if matches!(entry.state, State::Incomplete | State::Failed) {
+            let Some(mac) = mac else { return };
+            let was_incomplete = entry.state == State::Incomplete;
+            entry.mac = mac;
+            (entry.state, entry.until) = confirmed;
+            self.incomplete -= usize::from(was_incomplete);
+            self.counters.resolved += 1;
+            let (packets, bytes) = drain(entry);
+            self.bytes -= bytes;
+            if !packets.is_empty() {
+                self.outputs.push_back(Output::Resolved { address, mac, packets });
+            }
+            return;
+        }
+        let changed = mac.is_some_and(|mac| mac != entry.mac);
+        if let Heard::Answered { overrides: false, .. } = how
+            && changed
+        {
+            if entry.state == State::Reachable {
+                (entry.state, entry.until) = (State::Stale, NEVER);
+            }
+            return;
+        }
+        if let Some(mac) = mac.filter(|_| changed) {
+            entry.mac = mac;
+            self.counters.changed += 1;
+        }
+        if solicited || changed {
+            (entry.state, entry.until) = confirmed;
+        }
+    }
+
+    /// Traffic came from the address with this MAC: what we know is still true (RFC 4861 7.3.1).
+    pub fn confirm(&mut self, now: u64, address: IpAddr, mac: MacAddr) {
+        if let Some(entry) = self.table.get_mut(&address)
+            && entry.mac == mac
+            && matches!(entry.state, State::Reachable | State::Stale | State::Delay | State::Probe)
+        {
+            (entry.state, entry.until) = (State::Reachable, now + REACHABLE);
+            self.last = None;
+        }
+    }
+
+    pub fn poll_timeout(&self) -> Option<u64> {
+        (self.next != NEVER).then_some(self.next)
+    }
+
+    pub fn handle_timeout(&mut self, now: u64) {
+        if now < self.next {
+            return;
+        }
+        self.next = NEVER;
+        let mut gone = Vec::new();
+        for (&address, entry) in &mut self.table {
+            if now >= entry.until {
+                match entry.state {
+                    State::Incomplete | State::Probe if entry.attempts < ATTEMPTS => {
+                        let to = (entry.state == State::Probe).then_some(entry.mac);
+                        entry.attempts += 1;
+                        entry.until = now + RETRANSMIT;
+                        self.counters.solicited += 1;
+                        self.outputs.push_back(Output::Solicit { address, to });
+                    }
+                    State::Incomplete => {
+                        (entry.state, entry.until) = (State::Failed, now + NEGATIVE);
+                        self.incomplete -= 1;
+                        self.counters.failed += 1;
+                        let (packets, bytes) = drain(entry);
+                        self.bytes -= bytes;
+                        self.outputs.push_back(Output::Failed { address, packets });
+                    }
+                    State::Delay => {
+                        (entry.state, entry.until, entry.attempts) = (State::Probe, now + RETRANSMIT, 1);
+                        self.counters.solicited += 1;
+                        self.outputs.push_back(Output::Solicit { address, to: Some(entry.mac) });
+                    }
+                    State::Probe | State::Failed => {
+                        gone.push(address);
+                        continue;
+                    }
+                    // Nobody uses it: it becomes stale when somebody looks.
+                    State::Reachable | State::Stale => continue,
+                }
+            }
+            if !matches!(entry.state, State::Reachable | State::Stale) {
+                self.next = self.next.min(entry.until);
+            }
+        }
+        gone.into_iter().for_each(|address| self.remove(address));
+    }
+
+    pub fn poll_output(&mut self) -> Option<Output<P>> {
+        self.outputs.pop_front()
+    }
+
+    /// Forgets everything that `keep` does not want, with the packets that wait.
+    pub fn retain(&mut self, keep: impl Fn(IpAddr) -> bool) -> Vec<P> {
+        let gone: Vec<IpAddr> = self.table.keys().copied().filter(|&address| !keep(address)).collect();
+        let mut lost = Vec::new();
+        for address in gone {
+            if let Some(entry) = self.table.get_mut(&address) {
+                let (packets, bytes) = drain(entry);
+                self.bytes -= bytes;
+                lost.extend(packets);
+            }
+            self.remove(address);
+        }
+        lost
+    }
+
+    fn remove(&mut self, address: IpAddr) {
+        self.last = None;
+        if let Some(mut entry) = self.table.remove(&address) {
+            self.incomplete -= usize::from(entry.state == State::Incomplete);
+            self.bytes -= drain(&mut entry).1;
+        }
+    }
+}
+
+fn drain<P>(entry: &mut Entry<P>) -> (Vec<P>, usize) {
+    let bytes = entry.waiting.iter().map(|(_, size)| size).sum();
+    (entry.waiting.drain(..).map(|(packet, _)| packet).collect(), bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    const A: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9));
+    const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+    const OTHER: MacAddr = MacAddr([2, 0, 0, 0, 0, 10]);
+    const REPLY: Heard = Heard::Answered { solicited: true, overrides: true };
+
+    fn table() -> Neighbors<u32> {
+        Neighbors::new(Limits { entries: 4, incomplete: 2, packets: 2, bytes: 1000 })
+    }
+
+    fn outputs(table: &mut Neighbors<u32>) -> Vec<String> {
+        std::iter::from_fn(|| table.poll_output())
+            .map(|output| match output {
+                Output::Solicit { to, .. } => format!("solicit {}", if to.is_some() { "one" } else { "all" }),
+                Output::Resolved { packets, .. } => format!("resolved {packets:?}"),
+                Output::Failed { packets, .. } => format!("failed {packets:?}"),
+            })
+            .collect()
+    }
+
+    fn state(table: &Neighbors<u32>) -> Option<State> {
+        table.rows().find(|row| row.address == A).map(|row| row.state)
+    }
+
+    #[test]
+    fn rfc4861_7_2_2_a_packet_waits_for_the_answer_and_leaves_with_it() {
+        let mut table = table();
+        assert_eq!(table.find(0, A), Find::Unknown);
+        assert_eq!(table.hold(0, A, 1, 100), Held::Waits);
+        assert_eq!(table.hold(1, A, 2, 100), Held::Waits);
+        assert_eq!(outputs(&mut table), ["solicit all"]);
+        table.heard(2, A, Some(MAC), REPLY);
+        assert_eq!(outputs(&mut table), ["resolved [1, 2]"]);
+        assert_eq!(table.find(3, A), Find::Known(MAC));
+        assert_eq!(state(&table), Some(State::Reachable));
+        assert_eq!(table.bytes, 0);
+    }
+
+    #[test]
+    fn rfc4861_7_2_2_a_full_queue_loses_the_oldest_packet() {
+        let mut table = table();
+        table.hold(0, A, 1, 100);
+        table.hold(0, A, 2, 100);
+        assert_eq!(table.hold(0, A, 3, 100), Held::Replaced(1));
+        assert_eq!(table.hold(0, A, 4, 900), Held::Refused(4), "more bytes than may wait");
+        table.heard(1, A, Some(MAC), REPLY);
+        assert_eq!(outputs(&mut table).last().unwrap(), "resolved [2, 3]");
+    }
+
+    #[test]
+    fn rfc4861_7_2_2_three_questions_a_second_apart_then_failure_and_a_pause() {
+        let mut table = table();
+        table.hold(0, A, 7, 10);
+        let mut seen = Vec::new();
+        for second in 0..=3 {
+            table.handle_timeout(second * SECOND);
+            seen.extend(outputs(&mut table));
+        }
+        assert_eq!(seen, ["solicit all", "solicit all", "solicit all", "failed [7]"]);
+        assert_eq!(table.find(3 * SECOND + 1, A), Find::Unreachable);
+        assert_eq!(table.hold(3 * SECOND + 1, A, 8, 10), Held::Refused(8));
+        table.handle_timeout(6 * SECOND);
+        assert_eq!(table.find(6 * SECOND, A), Find::Unknown, "may be asked again");
+        assert_eq!(table.poll_timeout(), None, "nothing to wake for");
+    }
+
+    #[test]
+    fn rfc4861_7_3_2_a_stale_neighbour_is_used_and_then_verified() {
+        let mut table = table();
+        table.hold(0, A, 1, 10);
+        table.heard(0, A, Some(MAC), REPLY);
+        outputs(&mut table);
+        let late = REACHABLE + 1;
+        table.handle_timeout(late);
+        assert_eq!(table.poll_timeout(), None, "an idle neighbour wakes nobody");
+        assert_eq!(table.find(late, A), Find::Known(MAC));
+        assert_eq!(state(&table), Some(State::Delay));
+        table.handle_timeout(late + DELAY);
+        assert_eq!(outputs(&mut table), ["solicit one"]);
+        table.heard(late + DELAY + 1, A, Some(MAC), REPLY);
+        assert_eq!(state(&table), Some(State::Reachable));
+    }
+
+    #[test]
+    fn rfc4861_7_3_3_a_probe_without_answer_ends_the_entry() {
+        let mut table = table();
+        table.heard(0, A, Some(MAC), Heard::Asked);
+        table.find(0, A);
+        let mut now = 0;
+        while state(&table).is_some() {
+            now = table.poll_timeout().expect("a timer runs");
+            table.handle_timeout(now);
+        }
+        assert_eq!(outputs(&mut table), ["solicit one"; 3]);
+        assert_eq!(now, DELAY + 3 * SECOND);
+    }
+
+    #[test]
+    fn rfc4861_7_2_3_who_asks_is_known_but_not_confirmed() {
+        let mut table = table();
+        table.heard(0, A, Some(MAC), Heard::Asked);
+        assert_eq!(state(&table), Some(State::Stale));
+        assert_eq!(table.find(0, A), Find::Known(MAC));
+    }
+
+    #[test]
+    fn rfc4861_7_2_5_advertisements() {
+        let mut table = table();
+        table.heard(0, A, Some(MAC), REPLY);
+        assert_eq!(state(&table), None, "nobody asked: no entry");
+        table.hold(0, A, 1, 10);
+        table.heard(0, A, None, REPLY);
+        assert_eq!(state(&table), Some(State::Incomplete), "without an address it says nothing");
+        table.heard(0, A, Some(MAC), Heard::Answered { solicited: false, overrides: false });
+        assert_eq!(state(&table), Some(State::Stale));
+        table.heard(1, A, Some(MAC), REPLY);
+        assert_eq!(state(&table), Some(State::Reachable));
+        table.heard(2, A, Some(OTHER), Heard::Answered { solicited: true, overrides: false });
+        assert_eq!((state(&table), table.find(3, A)), (Some(State::Stale), Find::Known(MAC)));
+        table.heard(4, A, Some(OTHER), Heard::Answered { solicited: false, overrides: true });
+        assert_eq!((state(&table), table.find(5, A)), (Some(State::Stale), Find::Known(OTHER)));
+    }
+
+    #[test]
+    fn rfc4861_7_3_1_traffic_confirms_only_what_is_known() {
+        let mut table = table();
+        table.confirm(0, A, MAC);
+        assert_eq!(state(&table), None);
+        table.heard(0, A, Some(MAC), Heard::Asked);
+        table.confirm(1, A, OTHER);
+        assert_eq!(state(&table), Some(State::Stale), "another sender confirms nothing");
+        table.confirm(2, A, MAC);
+        assert_eq!(state(&table), Some(State::Reachable));
+    }
+
+    #[test]
+    fn a_full_table_gives_up_what_was_used_longest_ago_and_nothing_that_is_awaited() {
+        let mut table = table();
+        let address = |last| IpAddr::V4(Ipv4Addr::new(10, 0, 1, last));
+        for last in 0..4 {
+            table.heard(u64::from(last), address(last), Some(MAC), Heard::Asked);
+        }
+        table.find(10, address(0));
+        assert_eq!(table.hold(11, A, 1, 10), Held::Waits);
+        assert_eq!((table.len(), table.counters().evicted), (4, 1));
+        assert_eq!(table.find(12, address(1)), Find::Unknown, "the oldest went");
+        assert_eq!(table.hold(13, address(1), 2, 10), Held::Waits);
+        assert_eq!(table.hold(14, address(9), 3, 10), Held::Refused(3), "as many as may be resolved at once");
+        assert_eq!(table.counters().overflowed, 1);
+    }
+}
