@@ -175,6 +175,16 @@ pub struct BondConfig {
     pub hash: Hash,
 }
 
+/// What spanning tree lets a port do (802.1Q-2022 8.4). A discarding port neither learns nor forwards.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum StpState {
+    Discarding,
+    Learning,
+    #[default]
+    Forwarding,
+}
+
 /// What a mirror sees, and where copies go. The flags are (…, rx, tx): rx entered the switch, tx left it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MirrorConfig {
@@ -229,6 +239,12 @@ pub enum Refusal {
     BadTarget(PortId),
     /// An uplink cannot be a mirror's target.
     UplinkTarget(PortId),
+    /// The port is not a bond.
+    NotABond(PortId),
+    /// As many members as a bond may have.
+    TooManyMembers(usize),
+    /// The bond has a link to its other half already.
+    HasPeer(PortId),
 }
 
 impl fmt::Display for Refusal {
@@ -259,6 +275,9 @@ impl fmt::Display for Refusal {
             Refusal::TooManyMirrors(limit) => write!(f, "a worker has at most {limit} mirrors"),
             Refusal::BadTarget(_) => write!(f, "the target port is among the mirror's own sources"),
             Refusal::UplinkTarget(_) => write!(f, "an uplink cannot be the target of a mirror"),
+            Refusal::NotABond(port) => write!(f, "port {} is not a bond", port.0),
+            Refusal::TooManyMembers(limit) => write!(f, "a bond has at most {limit} members"),
+            Refusal::HasPeer(_) => write!(f, "the bond has a peer link already; remove that one first"),
         }
     }
 }

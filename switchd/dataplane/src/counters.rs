@@ -20,6 +20,8 @@ pub struct PortCounters {
     pub trapped: u64,
     /// Frames that were to leave by the port, and those that did; bytes as they left.
     pub offered: u64,
+    /// Of them: frames of our own that belong to no network (LACPDUs, LLDP, BPDUs, loop probes).
+    pub originated: u64,
     pub tx_frames: u64,
     pub tx_bytes: u64,
     /// Pieces into which superframes were cut in software.

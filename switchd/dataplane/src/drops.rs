@@ -63,6 +63,20 @@ reasons! {
     TrapFull = "trap-full",
     /// A tag could not be added: no room before the head.
     NoHeadroom = "no-headroom",
+    /// The member of a bond does not collect: it is out of the aggregate, or standing by.
+    NotCollecting = "not-collecting",
+    /// The bond has no member that takes frames.
+    NoMember = "no-member",
+    /// More flooded frames than the port's storm limit allows.
+    Storm = "storm",
+    /// A guard shut the port: a BPDU or a loop; `port set PORT admin=up` opens it again.
+    GuardShut = "guard-shut",
+    /// Spanning tree blocks the port.
+    StpBlocked = "stp-blocked",
+    /// From the other half of an MLAG pair, and not understood or not wanted.
+    PeerFrame = "peer-frame",
+    /// It came from the bond at the other half of an MLAG pair, so it does not go back to the bond.
+    SplitHorizon = "split-horizon",
 }
 
 /// One counter a reason.

@@ -13,12 +13,15 @@
 //! A priority tag (VID 0) takes the uplink's VID, and keeps its priority, instead of being wrapped (802.1Q-2022
 //! 6.9: the VID is what such a frame lacks).
 
+use crate::bonds::Bond;
+use crate::config::StpState;
 use crate::counters::PortCounters;
+use crate::distributor;
 use crate::drops::DropReason;
 use crate::ingress::{Carry, Class};
 use crate::mirrors::Mirrors;
 use crate::rim::{Cleared, Direction, PortId, Rim, Transmit};
-use crate::table::{Mode, Network, Port};
+use crate::table::{Mode, NONE, Network, Port, Role};
 use switchd_wire::Frame;
 
 pub(crate) struct Egress<'a, R> {
@@ -26,6 +29,8 @@ pub(crate) struct Egress<'a, R> {
     pub counters: &'a mut [PortCounters],
     pub mirrors: &'a Mirrors,
     pub rim: &'a mut R,
+    pub bonds: &'a mut [Bond],
+    pub now: u64,
 }
 
 impl<R: Rim> Egress<'_, R> {
@@ -76,7 +81,49 @@ impl<R: Rim> Egress<'_, R> {
             self.show(mirrors, out, Direction::Tx, frame);
         }
         let bytes = frame.len() as u64;
+        if self.ports[out as usize].role == Role::Bond {
+            return (self.distribute(frame, out), bytes);
+        }
         (self.rim.transmit(Cleared { frame, port: PortId(out) }), bytes)
+    }
+
+    /// The bond's frame leaves by the member that the distributor chose, and counts at both.
+    fn distribute(&mut self, frame: &mut Frame, out: u32) -> Transmit {
+        let Some(bond) = self.bonds.get_mut(self.ports[out as usize].bond as usize) else {
+            return Transmit::Dropped(DropReason::NoMember);
+        };
+        let bucket = distributor::bucket_of(frame.head(), bond.config.hash);
+        let member = bond.buckets.choose(bucket, distributor::tick(self.now));
+        if member == NONE {
+            return Transmit::Dropped(DropReason::NoMember);
+        }
+        let mirrors = self.ports[member as usize].mirrors_tx;
+        if mirrors != 0 {
+            self.show(mirrors, member, Direction::Tx, frame);
+        }
+        let bytes = frame.len() as u64;
+        let outcome = self.rim.transmit(Cleared { frame, port: PortId(member) });
+        self.count(member, outcome, bytes);
+        outcome
+    }
+
+    /// A frame of our own by this port alone. Spanning tree does not hold it up.
+    pub fn own(&mut self, frame: &mut Frame, out: u32) {
+        let port = &self.ports[out as usize];
+        let (mirrors, bytes) = (port.mirrors_tx, frame.len() as u64);
+        let outcome = match port.blocked.filter(|&reason| reason != DropReason::StpBlocked) {
+            Some(reason) => Transmit::Dropped(reason),
+            None => self.send(frame, out, mirrors).0,
+        };
+        self.counters[out as usize].originated += 1;
+        self.count(out, outcome, bytes);
+        if outcome == Transmit::Queued
+            && let Some(bond) = self.bonds.get_mut(self.ports[out as usize].bond as usize)
+            && let Some(member) = bond.member(out)
+        {
+            member.own += 1;
+            member.own_bytes += bytes;
+        }
     }
 
     fn shape_and_send(
@@ -95,6 +142,9 @@ impl<R: Rim> Egress<'_, R> {
         }
         if port.mode != Mode::Uplink {
             return Ok(self.send(frame, out, port.mirrors_tx));
+        }
+        if network.uplink_stp != StpState::Forwarding {
+            return Err(DropReason::StpBlocked);
         }
         let mirrors = port.mirrors_tx | network.mirrors_tx;
         if network.uplink_vid == 0 {

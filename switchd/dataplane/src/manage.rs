@@ -6,15 +6,19 @@
 //!
 //! Ids that are not (or no longer) there are ignored where nothing is returned. Indices are reused.
 
-use crate::config::{MirrorConfig, NetworkConfig, PortConfig, Refusal, VidSet, VlanMode};
+use crate::bonds::Bond;
+use crate::config::{MirrorConfig, NetworkConfig, PortConfig, Refusal, StpState, VidSet, VlanMode};
 use crate::counters::{NetworkCounters, PortCounters};
 use crate::drops::DropReason;
 use crate::fdb::{Hasher, PORTS_MAX};
+use crate::gateway::Born;
+use crate::guards::Guards;
 use crate::mirrors::{MIRRORS_MAX, Mirrors};
 use crate::notices::{DataplaneNotice, Notices};
 use crate::process::{Burst, Staged};
 use crate::rim::{MirrorId, NetworkId, PortId};
-use crate::table::{Mode, NONE, Network, Port, PortCold, Uplink};
+use crate::table::{Mode, NONE, Network, Port, PortCold, Role, Uplink};
+use crate::trap::{Trapped, Traps};
 use switchd_wire::frame::BURST;
 
 /// The networks of a worker, with their ports, tables and counters.
@@ -25,8 +29,12 @@ pub struct Dataplane {
     pub(crate) networks: Vec<Network>,
     pub(crate) mirrors: Mirrors,
     pub(crate) notices: Notices,
+    pub(crate) born: Vec<Born>,
     pub(crate) staged: Box<Burst>,
     pub(crate) hasher: Hasher,
+    pub(crate) bonds: Vec<Bond>,
+    pub(crate) guards: Guards,
+    pub(crate) traps: Traps,
     /// Where `expire` goes on: network and bucket.
     pub(crate) sweep: (usize, usize),
     nothing: PortCounters,
@@ -42,8 +50,12 @@ impl Dataplane {
             networks: Vec::new(),
             mirrors: Mirrors::new(),
             notices: Notices::default(),
+            born: Vec::new(),
             staged: Box::new([Staged::default(); BURST]),
             hasher: Hasher::new(seed),
+            bonds: Vec::new(),
+            guards: Guards::new(seed),
+            traps: Traps::default(),
             sweep: (0, 0),
             nothing: PortCounters::default(),
         }
@@ -141,6 +153,8 @@ impl Dataplane {
             alive: true,
             express: false,
             full_told: false,
+            role: Role::Single,
+            bond: NONE,
         };
         port.apply(&config);
         if port.uplink.is_some() {
@@ -149,7 +163,8 @@ impl Dataplane {
             // No network: nothing may come in.
             port.alive = false;
         }
-        let cold = PortCold { config, link: false };
+        let settings = config.clone();
+        let cold = PortCold { config, link: false, shut: false, stp: StpState::Forwarding };
         let free = self.ports.iter().zip(&self.cold).position(|(port, _)| !port.alive);
         let id = match free {
             Some(free) => {
@@ -166,6 +181,10 @@ impl Dataplane {
             }
         };
         self.ports[id].alive &= id < PORTS_MAX;
+        self.guards.reset(id);
+        if network != NONE {
+            self.guards.set(id, &settings);
+        }
         PortId(id as u32)
     }
 
@@ -177,6 +196,9 @@ impl Dataplane {
         }
         here.apply(&config);
         here.full_told = false;
+        // Whoever sets a port up opens it again.
+        self.cold[port.0 as usize].shut &= !config.admin_up;
+        self.guards.set(port.0 as usize, &config);
         let old = std::mem::replace(&mut self.cold[port.0 as usize].config, config);
         if old.vlan != self.cold[port.0 as usize].config.vlan {
             self.flush_port(port.0);
@@ -184,8 +206,16 @@ impl Dataplane {
         self.refresh_port(port.0);
     }
 
-    /// A port without link gets no frames, and what was learned behind it is forgotten.
+    /// A port without link gets no frames, and what was learned behind it is forgotten. The link of a bond
+    /// follows from its members.
     pub fn set_link(&mut self, port: PortId, up: bool) {
+        if self.port(port).is_some_and(|here| here.role != Role::Bond) {
+            self.put_link(port, up);
+            self.member_link(port, up);
+        }
+    }
+
+    pub(crate) fn put_link(&mut self, port: PortId, up: bool) {
         if self.port(port).is_none() || self.cold[port.0 as usize].link == up {
             return;
         }
@@ -198,6 +228,7 @@ impl Dataplane {
 
     /// Removes a guest's port or an uplink, with all addresses behind it, learned and static.
     pub fn remove_port(&mut self, port: PortId) {
+        self.leave_bond(port);
         let Some(here) = self.port(port) else { return };
         match here.uplink.as_deref().map(Uplink::networks) {
             Some(networks) => {
@@ -206,9 +237,10 @@ impl Dataplane {
             None => {
                 let network = here.network;
                 self.flush_in(network, Some(port.0));
-                let home = &mut self.networks[network as usize];
-                home.members.retain(|&member| member != port.0);
-                home.statics.retain(|entry| entry.port != port.0);
+                if let Some(home) = self.networks.get_mut(network as usize) {
+                    home.members.retain(|&member| member != port.0);
+                    home.statics.retain(|entry| entry.port != port.0);
+                }
                 self.rebuild(network);
             }
         }
@@ -269,13 +301,15 @@ impl Dataplane {
     pub(crate) fn refresh_port(&mut self, port: u32) {
         let is_target = self.mirrors.is_target(port);
         let Some(here) = self.ports.get_mut(port as usize).filter(|port| port.alive) else { return };
-        let PortCold { config, link } = &self.cold[port as usize];
+        let PortCold { config, link, shut, stp } = &self.cold[port as usize];
         here.is_target = is_target;
         here.takes_copies = is_target && config.admin_up && *link;
         here.blocked = match (is_target, config.admin_up, *link) {
             (true, ..) => Some(DropReason::MirrorTarget),
             (_, false, _) => Some(DropReason::AdminDown),
             (_, _, false) => Some(DropReason::LinkDown),
+            _ if *shut => Some(DropReason::GuardShut),
+            _ if *stp != StpState::Forwarding => Some(DropReason::StpBlocked),
             _ => None,
         };
         here.set_express();
@@ -292,7 +326,9 @@ impl Dataplane {
         let Some(home) = self.networks.get_mut(network as usize) else { return };
         let ports = &self.ports;
         let members = home.members.iter().copied();
-        home.flood = members.filter(|&port| ports[port as usize].blocked.is_none()).collect();
+        let blocked = home.uplink_stp != StpState::Forwarding;
+        let open = |&port: &u32| ports[port as usize].blocked.is_none() && !(blocked && port == home.uplink);
+        home.flood = members.filter(open).collect();
         let mut named = VidSet::new();
         for &member in &home.members {
             match &self.cold[member as usize].config.vlan {
@@ -349,6 +385,9 @@ impl Dataplane {
 
     /// The outcome of frames of this burst that the rim queued for `port`; `bytes` are those accepted.
     pub fn settle(&mut self, port: PortId, accepted: u64, bytes: u64, full: u64, refused: u64) {
+        if self.ports.get(port.0 as usize).is_some_and(|port| port.role == Role::Member) {
+            self.settle_bond(port.0, accepted, bytes, full, refused);
+        }
         let Some(counters) = self.counters.get_mut(port.0 as usize) else { return };
         if self.ports[port.0 as usize].is_target {
             counters.tx_mirrored += accepted;
@@ -359,6 +398,11 @@ impl Dataplane {
         counters.tx_bytes += bytes;
         counters.dropped_out.count(DropReason::QueueFull, full);
         counters.dropped_out.count(DropReason::TransmitError, refused);
+    }
+
+    /// Frames for switchd itself that arrived since the last call.
+    pub fn take_trapped(&mut self) -> Vec<Trapped> {
+        self.traps.take()
     }
 
     pub fn take_notices(&mut self) -> impl Iterator<Item = DataplaneNotice> + use<> {

@@ -16,6 +16,22 @@ pub enum DataplaneNotice {
     Moved { network: NetworkId, mac: MacAddr, from: PortId, to: PortId },
     /// A limit of learned addresses was reached: the port's, or (`None`) the network's.
     Full { network: NetworkId, port: Option<PortId> },
+    /// The storm limit cut the port's floods; told once until it has been quiet for a while.
+    Storm { port: PortId, limit: u32 },
+    /// A guard shut the port.
+    Shut { port: PortId, why: Shut },
+    /// What is known of the other half of an MLAG pair changed.
+    Peer { bond: PortId, alive: bool },
+}
+
+/// Why a guard shut a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shut {
+    Bpdu,
+    /// The probe that left by `from` came back.
+    Loop {
+        from: PortId,
+    },
 }
 
 #[derive(Default)]

@@ -11,13 +11,17 @@
 //! previous frame's is where it was, unless the table changed in between. The clock is an argument, and
 //! counters of the ingress port and its network are kept in registers over the burst.
 
+use crate::config::StpState;
 use crate::drops::DropReason;
 use crate::egress::{Egress, set_tci};
+use crate::guards::{self, Guards};
 use crate::ingress::{self, Admitted, Carry, Class};
 use crate::lookup::{self, Learning, Way};
 use crate::manage::Dataplane;
+use crate::notices::{DataplaneNotice, Notices};
 use crate::rim::{Direction, PortId, Rim};
-use crate::table::{NONE, Network};
+use crate::storm::Verdict;
+use crate::table::{NONE, Network, Role};
 use switchd_wire::frame::BURST;
 use switchd_wire::{Frame, TailSource};
 
@@ -46,23 +50,69 @@ impl Dataplane {
         now: u64,
         port: PortId,
         frames: &mut [Frame],
-        _tails: &impl TailSource,
+        tails: &impl TailSource,
         rim: &mut R,
     ) {
         let Some(here) = self.ports.get(port.0 as usize).filter(|here| here.alive) else { return };
-        if let Some(reason) = here.blocked {
+        let (blocked, role) = (here.blocked, here.role);
+        if let Some(reason) = blocked {
+            if reason == DropReason::StpBlocked {
+                return self.blocked_by_stp(now, port.0, frames, tails);
+            }
             let counters = &mut self.counters[port.0 as usize];
             counters.rx_frames += frames.len() as u64;
             counters.rx_bytes += frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
             counters.dropped_in.count(reason, frames.len() as u64);
             return;
         }
+        if role == Role::Member {
+            return self.collect(now, port.0, frames, tails, rim);
+        }
         for burst in frames.chunks_mut(BURST) {
             self.stage(port.0, burst);
             self.touch(port.0, burst.len());
             self.route(now, port.0, burst.len());
-            self.send(port.0, burst, rim);
+            let (flooded, aside) = self.send(now, port.0, burst, rim);
+            if aside != 0 {
+                self.aside(now, port.0, burst, aside, tails);
+            }
+            let moves = self.counters[port.0 as usize].mac_moves;
+            if flooded > 0 || self.guards.ports[port.0 as usize].seen != moves {
+                self.suspect(now, port.0, flooded, rim);
+            }
         }
+    }
+
+    /// A port that spanning tree blocks learns, while it may, and takes BPDUs.
+    #[inline(never)]
+    fn blocked_by_stp(&mut self, now: u64, port: u32, frames: &mut [Frame], tails: &impl TailSource) {
+        for burst in frames.chunks_mut(BURST) {
+            self.stage(port, burst);
+            if self.cold[port as usize].stp == StpState::Learning {
+                self.route(now, port, burst.len());
+            }
+            let mut aside = 0;
+            for (at, frame) in burst.iter().enumerate() {
+                if guards::reserved(frame).is_some() {
+                    aside |= 1 << at;
+                } else {
+                    let outcome = self.staged[at].outcome.as_ref();
+                    let reason = outcome.err().copied().unwrap_or(DropReason::StpBlocked);
+                    self.counters[port as usize].dropped_in.count(reason, 1);
+                }
+            }
+            self.aside(now, port, burst, aside, tails);
+        }
+    }
+
+    /// The network that a staged frame is in.
+    pub(crate) fn staged_network(&self, at: usize) -> Option<u32> {
+        Some(self.staged[at].network).filter(|&network| network != NONE)
+    }
+
+    /// Why a staged frame goes no further.
+    pub(crate) fn staged_reason(&self, at: usize) -> DropReason {
+        self.staged[at].outcome.as_ref().err().copied().unwrap_or(DropReason::ReservedGroup)
     }
 
     fn stage(&mut self, port: u32, frames: &mut [Frame]) {
@@ -77,7 +127,12 @@ impl Dataplane {
                     Err(reason) => (NONE, Err(reason)),
                     Ok((id, pop)) => {
                         let network = &networks[id as usize];
-                        (id, ingress::admit_from_uplink(frame, here, network, pop))
+                        let admitted = ingress::admit_from_uplink(frame, here, network, pop);
+                        // Nothing is learned there.
+                        match network.uplink_stp == StpState::Discarding && admitted.is_ok() {
+                            true => (id, Err(DropReason::StpBlocked)),
+                            false => (id, admitted),
+                        }
                     }
                 };
             }
@@ -138,13 +193,15 @@ impl Dataplane {
         }
     }
 
-    fn send<R: Rim>(&mut self, port: u32, frames: &mut [Frame], rim: &mut R) {
-        let Dataplane { ports, counters, networks, mirrors, staged, .. } = self;
+    /// Returns how many frames would flood, and those that are to be looked at once more, a bit each.
+    fn send<R: Rim>(&mut self, now: u64, port: u32, frames: &mut [Frame], rim: &mut R) -> (u64, u64) {
+        let Dataplane { ports, counters, networks, mirrors, staged, bonds, guards, notices, .. } = self;
         let here = &ports[port as usize];
         let shared = here.uplink.is_some();
         let (mut forwarded, mut flooded) = (0, 0);
-        let mut egress = Egress { ports, counters, mirrors, rim };
-        for (frame, staged) in frames.iter_mut().zip(staged.iter()) {
+        let (mut floods, mut aside) = (0, 0);
+        let mut egress = Egress { ports, counters, mirrors, rim, bonds, now };
+        for (at, (frame, staged)) in frames.iter_mut().zip(staged.iter()).enumerate() {
             let mut watched = here.mirrors_rx;
             if shared {
                 watched |= networks.get(staged.network as usize).map_or(0, |network| network.mirrors_rx);
@@ -154,12 +211,20 @@ impl Dataplane {
             }
             let admitted = match &staged.outcome {
                 Ok(admitted) => admitted,
+                Err(DropReason::ReservedGroup | DropReason::NoNetwork) => {
+                    aside |= 1 << at;
+                    continue;
+                }
                 Err(reason) => {
                     egress.counters[port as usize].dropped_in.count(*reason, 1);
                     continue;
                 }
             };
             let network = &mut networks[staged.network as usize];
+            if shared && network.uplink_stp != StpState::Forwarding {
+                egress.counters[port as usize].dropped_in.count(DropReason::StpBlocked, 1);
+                continue;
+            }
             match staged.way {
                 Way::Port(out) if out == port => {
                     egress.counters[port as usize].dropped_in.count(DropReason::SamePort, 1);
@@ -178,6 +243,11 @@ impl Dataplane {
                         egress.offer(frame, &mut class, network, out);
                     }
                 }
+                Way::Flood if guards.is_probe(frame) => aside |= 1 << at,
+                Way::Flood if !shared && !pass(guards, notices, now, port) => {
+                    floods += 1;
+                    egress.counters[port as usize].dropped_in.count(DropReason::Storm, 1);
+                }
                 Way::Flood => match flood(&mut egress, frame, admitted, network, port) {
                     0 => egress.counters[port as usize].dropped_in.count(DropReason::NoReceiver, 1),
                     fanout => {
@@ -191,6 +261,21 @@ impl Dataplane {
         }
         counters[port as usize].forwarded += forwarded;
         counters[port as usize].flooded += flooded;
+        (if shared { 0 } else { flooded + floods }, aside)
+    }
+}
+
+/// May a guest's port flood one more frame?
+#[inline]
+fn pass(guards: &mut Guards, notices: &mut Notices, now: u64, port: u32) -> bool {
+    let storm = &mut guards.ports[port as usize].storm;
+    match storm.judge(now) {
+        Verdict::Pass => true,
+        Verdict::Cut => false,
+        Verdict::Began => {
+            notices.tell(DataplaneNotice::Storm { port: PortId(port), limit: storm.limit() });
+            false
+        }
     }
 }
 

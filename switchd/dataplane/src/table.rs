@@ -2,7 +2,7 @@
 //! configured. `manage` is the only one that writes here, between bursts; the road writes tables and
 //! counters.
 
-use crate::config::{NetworkConfig, PortConfig, VidSet, VlanMode};
+use crate::config::{NetworkConfig, PortConfig, StpState, VidSet, VlanMode};
 use crate::counters::NetworkCounters;
 use crate::drops::DropReason;
 use crate::fdb::{Clock, Fdb, Hasher};
@@ -19,6 +19,21 @@ pub(crate) enum Mode {
     Trunk,
     /// Transparent within its networks; `Uplink` tells them apart.
     Uplink,
+}
+
+/// What a port is to a bond.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub(crate) enum Role {
+    /// Nothing: it stands for one device.
+    #[default]
+    Single,
+    /// The bond itself: an uplink whose frames come and go by its members.
+    Bond,
+    /// An interface of the bond.
+    Member,
+    /// The link to the other half of an MLAG pair.
+    Peer,
 }
 
 /// The part of a port that frames touch: one cache line.
@@ -48,12 +63,19 @@ pub(crate) struct Port {
     pub express: bool,
     /// Said that the limit was reached, and no room since.
     pub full_told: bool,
+    pub role: Role,
+    /// Index of the bond that `role` speaks of.
+    pub bond: u32,
 }
 
 /// The rest of a port.
 pub(crate) struct PortCold {
     pub config: PortConfig,
     pub link: bool,
+    /// By a guard.
+    pub shut: bool,
+    /// Of a guest's port. An uplink has a state in each of its networks.
+    pub stp: StpState,
 }
 
 /// Which network a frame on the uplink belongs to.
@@ -135,6 +157,7 @@ pub(crate) struct Network {
     pub uplink: u32,
     /// The network's VLAN on the uplink; 0: untagged.
     pub uplink_vid: u16,
+    pub uplink_stp: StpState,
     pub alive: bool,
     pub full_told: bool,
     pub counters: NetworkCounters,
@@ -149,6 +172,8 @@ pub(crate) struct Network {
     pub statics: Vec<Static>,
     /// Static entries in the table, the uplink's own among them.
     pub statics_placed: u32,
+    /// Spanning tree runs: BPDUs are for it.
+    pub rstp: bool,
 }
 
 impl Network {
@@ -168,6 +193,8 @@ impl Network {
             mirrors_tx: 0,
             uplink: NONE,
             uplink_vid: 0,
+            uplink_stp: StpState::Forwarding,
+            rstp: false,
             counters: NetworkCounters::default(),
             members: Vec::new(),
             statics: Vec::new(),

@@ -185,7 +185,7 @@ impl World {
                 "inwards at {port:?}: {c:?}"
             );
             assert_eq!(c.offered, c.tx_frames + c.dropped_out.total(), "outwards at {port:?}: {c:?}");
-            ports_offered += c.offered;
+            ports_offered += c.offered - c.originated;
             learned += self.dataplane.addresses_behind(port);
         }
         let mut addresses = 0;
