@@ -6,9 +6,9 @@ pub mod name;
 pub mod reply;
 pub mod request;
 
-pub use model::{CaptureRequest, Desired, Kind, MirrorSpec, NetworkSpec, PortSpec};
+pub use model::{BondSpec, CaptureRequest, Desired, Kind, MirrorSpec, NetworkSpec, PortSpec};
 pub use name::Name;
-pub use request::Named;
+pub use request::{FloatingAdd, ForwardAdd, Named};
 
 /// Version of the JSON on the socket: the first part of every path.
 pub const API: &str = "v1";

@@ -6,6 +6,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
+mod bond;
+mod nat;
+
+pub use bond::{BondStatus, LacpSystem, MemberStatus, NeighborRow};
+pub use nat::{FloatingRow, FlowRow, ForwardRow, LeaseRow, NatStatus, OutsideLease, OutsideStatus};
+
 /// Why something was refused. The HTTP status and the exit code of `switchctl` follow from `code`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
@@ -79,7 +85,7 @@ pub struct PortCounters {
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct PortStatus {
-    /// `uplink:IF` for an uplink.
+    /// `uplink:IF` for an uplink, `member:IF` for a member of a bond.
     pub name: String,
     #[serde(flatten)]
     pub spec: PortSpec,
@@ -87,7 +93,7 @@ pub struct PortStatus {
     /// Why it is down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// `tap`, `netdev` or `uplink`.
+    /// `tap`, `netdev`, `uplink`, `bond` (an uplink too) or `member` (of a bond).
     pub backend: String,
     /// The MAC address that is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,6 +103,9 @@ pub struct PortStatus {
     pub addresses_learned: u64,
     pub worker: usize,
     pub counters: PortCounters,
+    /// Who is at the other end of the cable, by LLDP (IEEE 802.1AB); of uplinks and members of bonds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub neighbors: Vec<NeighborRow>,
     /// The kernel's own counters of the interface, as it names them (from the interface's side).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub kernel: BTreeMap<String, u64>,
@@ -131,6 +140,9 @@ pub struct NetworkStatus {
     pub ports: Vec<String>,
     pub worker: usize,
     pub counters: NetworkCounters,
+    /// Of a NAT network: its gateway, the way out, and what it has translated and served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat: Option<Box<NatStatus>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -221,6 +233,10 @@ pub struct Status {
     pub ports: usize,
     pub ports_up: usize,
     pub mirrors: usize,
+    #[serde(default)]
+    pub bonds: usize,
+    #[serde(default)]
+    pub bonds_up: usize,
     pub troubles: Vec<Trouble>,
     /// The saved state differs from the `--config` file.
     pub config_differs: bool,
@@ -290,7 +306,7 @@ pub struct TopologyLink {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TopologyNode {
     pub id: String,
-    /// `network`, `port`, `uplink`, `mirror`, `file`.
+    /// `network`, `port`, `uplink`, `bond`, `member`, `host` (egress of a NAT network), `mirror`, `file`.
     pub kind: String,
     pub label: String,
     pub state: State,

@@ -22,6 +22,25 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
     }
 }
 
+/// Body of `forward add`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ForwardAdd {
+    /// `[HOSTIP:]PROTO/PORT[-PORT]`
+    pub key: String,
+    /// `IP:PORT` of a guest; of a range the first port.
+    pub to: String,
+}
+
+/// Body of `floating add`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FloatingAdd {
+    /// The outside address.
+    pub outside: String,
+    pub port: Name,
+}
+
 struct NamedVisitor<T>(PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for NamedVisitor<T> {

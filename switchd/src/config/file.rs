@@ -4,7 +4,7 @@
 //! unknown keys and wrong types are all found; an object with such a fault is *spoiled*: it stands in the
 //! result so that references to it hold, but what [`super::validate`] says about it is not repeated.
 
-use super::keys::{Key, Spec, Type, Value};
+use super::keys::{Entries, Key, Spec, Type, Value};
 use super::problem::{Problem, nearest, one_of};
 use super::report::{Label, Report};
 use super::validate::validate;
@@ -12,7 +12,7 @@ use super::{MAX_PROBLEMS, MAX_TEXT};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
-use switchd_api::model::{Desired, MirrorSpec, NetworkSpec, PortSpec};
+use switchd_api::model::{BondSpec, Desired, MirrorSpec, NetworkSpec, PortSpec};
 use switchd_api::name::Name;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -112,10 +112,11 @@ impl Reader {
             self.note(&[word], key.span(), value.span());
             match word {
                 "network" => desired.network = self.section::<NetworkSpec>(value),
+                "bond" => desired.bond = self.section::<BondSpec>(value),
                 "port" => desired.port = self.section::<PortSpec>(value),
                 "mirror" => desired.mirror = self.section::<MirrorSpec>(value),
                 _ => {
-                    let sections = ["network", "port", "mirror"];
+                    let sections = ["network", "bond", "port", "mirror"];
                     let help = match nearest(word, sections) {
                         Some(meant) => format!("did you mean {meant}?"),
                         None => format!(
@@ -249,9 +250,9 @@ impl Reader {
                 Some(array) => return self.list(array, path).map(Value::List),
                 None => Err(wrong("a list of texts, as in [\"port:vm1\"]").help("put it into [ ]")),
             },
-            Type::Map => match value.as_table() {
-                Some(table) => return self.map(table, path).map(Value::Map),
-                None => Err(wrong("a table of MAC = \"PORT\"")),
+            Type::Map(entries) => match value.as_table() {
+                Some(table) => return self.map(table, path, entries).map(Value::Map),
+                None => Err(wrong(&format!("a table of {}", entries.form))),
             },
         };
         result.map_err(|problem| self.problems.push(problem)).ok()
@@ -276,7 +277,12 @@ impl Reader {
         whole.then_some(list)
     }
 
-    fn map(&mut self, table: &DeTable<'_>, path: &[&str]) -> Option<BTreeMap<String, String>> {
+    fn map(
+        &mut self,
+        table: &DeTable<'_>,
+        path: &[&str],
+        entries: &Entries,
+    ) -> Option<BTreeMap<String, String>> {
         let mut map = BTreeMap::new();
         let mut whole = true;
         for (key, value) in table {
@@ -289,7 +295,7 @@ impl Reader {
                 }
                 None => {
                     let rule =
-                        format!("expected the name of a port in quotes, found {}", kind(value.get_ref()));
+                        format!("expected {} in quotes, found {}", entries.value, kind(value.get_ref()));
                     self.problems.push(Problem::new(&path, rule));
                     whole = false;
                 }

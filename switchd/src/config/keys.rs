@@ -2,7 +2,9 @@
 //! messages.
 
 use std::collections::BTreeMap;
-use switchd_api::model::{Admin, Kind, MirrorDirection, MirrorSpec, NetworkSpec, PortSpec};
+use switchd_api::model::{
+    Admin, BondMode, BondSpec, Kind, MirrorDirection, MirrorSpec, NetworkSpec, PortSpec,
+};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct RangeRule {
@@ -28,6 +30,26 @@ pub(super) mod range {
         RangeRule { min: 10, max: 1_000_000, what: "the ageing time in seconds is" };
     pub const MAC_LIMIT: RangeRule =
         RangeRule { min: 1, max: 1_048_576, what: "the number of learned addresses is" };
+    /// RFC 2131 leaves it open; below two minutes clients would only renew.
+    pub const LEASE: RangeRule = RangeRule { min: 120, max: 31_536_000, what: "the lease time in seconds is" };
+    pub const FLOWS: RangeRule = RangeRule { min: 1, max: 4_194_304, what: "the number of flows is" };
+    /// RFC 4787 REQ-5: at least two minutes.
+    pub const UDP: RangeRule = RangeRule { min: 120, max: 86_400, what: "the UDP timeout in seconds is" };
+    /// RFC 5382 REQ-5: at least 2 hours 4 minutes.
+    pub const TCP: RangeRule =
+        RangeRule { min: 7440, max: 1_000_000, what: "the TCP timeout in seconds is" };
+    /// RFC 5382 REQ-5: at least 4 minutes.
+    pub const TRANSITORY: RangeRule =
+        RangeRule { min: 240, max: 86_400, what: "the TCP transitory timeout in seconds is" };
+    /// RFC 5508 REQ-2: at least 60 seconds.
+    pub const ICMP: RangeRule = RangeRule { min: 60, max: 86_400, what: "the ICMP timeout in seconds is" };
+    pub const MIN_LINKS: RangeRule =
+        RangeRule { min: 1, max: super::super::MAX_MEMBERS as u64, what: "the number of members is" };
+    /// 802.1AX 6.3.2.
+    pub const PRIORITY: RangeRule = RangeRule { min: 0, max: 65_535, what: "the system priority is" };
+    /// 802.1AX 6.3.5: a null key takes no part.
+    pub const KEY: RangeRule = RangeRule { min: 1, max: 65_535, what: "the key is" };
+    pub const HALF: RangeRule = RangeRule { min: 1, max: 2, what: "the half of an MLAG pair is" };
     pub const SNAPLEN: RangeRule = RangeRule { min: 14, max: 262_144, what: "the bytes kept of a frame are" };
     pub const FILES: RangeRule = RangeRule { min: 1, max: 100_000, what: "the number of files kept is" };
 }
@@ -41,8 +63,42 @@ pub(super) enum Type {
     Seconds(RangeRule),
     Flag,
     List,
-    Map,
+    /// What its entries are, in words, and whether KEY.ENTRY=VALUE sets one.
+    Map(&'static Entries),
 }
+
+/// Of a map.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) struct Entries {
+    /// `MAC = "PORT"`
+    pub form: &'static str,
+    /// What a value is.
+    pub value: &'static str,
+    /// KEY.ENTRY=VALUE sets them; else the commands that do, with `{}` for the object's name.
+    pub set: Result<&'static [&'static str], &'static str>,
+}
+
+const FDB: &Entries = &Entries {
+    form: "MAC = \"PORT\"",
+    value: "the name of a port",
+    set: Err("`switchctl fdb add {} MAC PORT`, `switchctl fdb delete {} MAC`"),
+};
+const FORWARDS: &Entries = &Entries {
+    form: "\"PROTO/PORT\" = \"IP:PORT\"",
+    value: "IP:PORT",
+    set: Err("`switchctl forward add {} PROTO/PORT:IP:PORT`, `switchctl forward delete {} PROTO/PORT`"),
+};
+const FLOATING: &Entries = &Entries {
+    form: "\"OUTSIDE-IP\" = \"PORT\"",
+    value: "the name of a port",
+    set: Err("`switchctl floating add {} OUTSIDE-IP PORT`, `switchctl floating delete OUTSIDE-IP`"),
+};
+/// By name: options 42, 66, 67, 119 and 121.
+pub(super) const DHCP_OPTIONS: &[&str] = &["ntp", "tftp", "bootfile", "search", "routes"];
+const OPTIONS: &Entries =
+    &Entries { form: "OPTION = \"VALUE\"", value: "the option's value", set: Ok(DHCP_OPTIONS) };
+
+const ON_OFF: Type = Type::Choice(&["on", "off"]);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key {
@@ -96,6 +152,11 @@ pub(super) trait Spec: Clone {
     /// `None`: the default. The value has the type of the key. The error is the broken rule.
     fn put(&mut self, key: &str, value: Option<Value>) -> Result<(), String>;
 
+    /// The entries of a map that KEY.ENTRY=VALUE sets.
+    fn entries(&mut self, _key: &str) -> Option<&mut BTreeMap<String, String>> {
+        None
+    }
+
     fn key(name: &str) -> Option<&'static Key> {
         Self::KEYS.iter().find(|key| key.name == name)
     }
@@ -109,16 +170,55 @@ fn unknown(key: &str) -> Result<(), String> {
     Err(format!("unknown key {key:?}"))
 }
 
+/// The text of a key that is text, or a choice.
+fn words(value: Option<Value>) -> Option<String> {
+    value.and_then(Value::text)
+}
+
+fn map(value: Option<Value>) -> BTreeMap<String, String> {
+    match value {
+        Some(Value::Map(map)) => map,
+        _ => BTreeMap::new(),
+    }
+}
+
 impl Spec for NetworkSpec {
     const SECTION: &'static str = "network";
     const KEYS: &'static [Key] = &[
-        must("kind", Type::Choice(&["bridged", "isolated"])),
+        must("kind", Type::Choice(&["bridged", "isolated", "nat"])),
         key("uplink", Type::Text),
         key("vlan", Type::Number(range::VID)),
         key("mtu", Type::Number(range::MTU)),
         key("ageing", Type::Seconds(range::AGEING)),
         key("mac-limit", Type::Number(range::MAC_LIMIT)),
-        key("fdb", Type::Map),
+        key("rstp", ON_OFF),
+        key("subnet", Type::Text),
+        key("subnet6", Type::Text),
+        key("egress", Type::Text),
+        key("address", Type::Text),
+        key("address6", Type::Text),
+        key("pool", Type::Text),
+        key("gateway", Type::Text),
+        key("gateway6", Type::Text),
+        key("mac", Type::Text),
+        key("dns", Type::Text),
+        key("resolver", Type::Text),
+        key("mode6", Type::Choice(&["nat", "routed"])),
+        key("dhcp6", Type::Choice(&["slaac", "stateful"])),
+        key("dhcp", ON_OFF),
+        key("dhcp-range", Type::Text),
+        key("dhcp-option", Type::Map(OPTIONS)),
+        key("lease-time", Type::Seconds(range::LEASE)),
+        key("filtering", Type::Choice(&["address-and-port", "endpoint-independent"])),
+        key("flow-limit", Type::Number(range::FLOWS)),
+        key("flow-quota", Type::Number(range::FLOWS)),
+        key("udp-timeout", Type::Seconds(range::UDP)),
+        key("tcp-timeout", Type::Seconds(range::TCP)),
+        key("tcp-transitory-timeout", Type::Seconds(range::TRANSITORY)),
+        key("icmp-timeout", Type::Seconds(range::ICMP)),
+        key("forward", Type::Map(FORWARDS)),
+        key("floating", Type::Map(FLOATING)),
+        key("fdb", Type::Map(FDB)),
     ];
 
     fn blank() -> NetworkSpec {
@@ -128,22 +228,116 @@ impl Spec for NetworkSpec {
     fn put(&mut self, key: &str, value: Option<Value>) -> Result<(), String> {
         match key {
             "kind" => {
-                self.kind = match value.and_then(Value::text).as_deref() {
+                self.kind = match words(value).as_deref() {
                     Some("isolated") => Kind::Isolated,
+                    Some("nat") => Kind::Nat,
                     _ => Kind::Bridged,
                 }
             }
-            "uplink" => self.uplink = value.and_then(Value::text),
+            "uplink" => self.uplink = words(value),
             "vlan" => self.vlan = value.and_then(Value::number),
             "mtu" => self.mtu = value.and_then(Value::number),
             "ageing" => self.ageing = value.and_then(Value::number),
             "mac-limit" => self.mac_limit = value.and_then(Value::number),
-            "fdb" => {
-                self.fdb = match value {
-                    Some(Value::Map(map)) => map,
-                    _ => BTreeMap::new(),
+            "rstp" => self.rstp = words(value),
+            "subnet" => self.subnet = words(value),
+            "subnet6" => self.subnet6 = words(value),
+            "egress" => self.egress = words(value),
+            "address" => self.address = words(value),
+            "address6" => self.address6 = words(value),
+            "pool" => self.pool = words(value),
+            "gateway" => self.gateway = words(value),
+            "gateway6" => self.gateway6 = words(value),
+            "mac" => self.mac = words(value),
+            "dns" => self.dns = words(value),
+            "resolver" => self.resolver = words(value),
+            "mode6" => self.mode6 = words(value),
+            "dhcp6" => self.dhcp6 = words(value),
+            "dhcp" => self.dhcp = words(value),
+            "dhcp-range" => self.dhcp_range = words(value),
+            "dhcp-option" => self.dhcp_option = map(value),
+            "lease-time" => self.lease_time = value.and_then(Value::number),
+            "filtering" => self.filtering = words(value),
+            "flow-limit" => self.flow_limit = value.and_then(Value::number),
+            "flow-quota" => self.flow_quota = value.and_then(Value::number),
+            "udp-timeout" => self.udp_timeout = value.and_then(Value::number),
+            "tcp-timeout" => self.tcp_timeout = value.and_then(Value::number),
+            "tcp-transitory-timeout" => self.tcp_transitory_timeout = value.and_then(Value::number),
+            "icmp-timeout" => self.icmp_timeout = value.and_then(Value::number),
+            "forward" => self.forward = map(value),
+            "floating" => self.floating = map(value),
+            "fdb" => self.fdb = map(value),
+            _ => return unknown(key),
+        }
+        Ok(())
+    }
+
+    fn entries(&mut self, key: &str) -> Option<&mut BTreeMap<String, String>> {
+        (key == "dhcp-option").then_some(&mut self.dhcp_option)
+    }
+}
+
+impl Spec for BondSpec {
+    const SECTION: &'static str = "bond";
+    const KEYS: &'static [Key] = &[
+        must("members", Type::List),
+        must("mode", Type::Choice(&["lacp", "active-backup"])),
+        key("lacp", Type::Choice(&["active", "passive"])),
+        key("rate", Type::Choice(&["fast", "slow"])),
+        key("hash", Type::Choice(&["layer2", "layer2+3", "layer3+4"])),
+        key("min-links", Type::Number(range::MIN_LINKS)),
+        key("prefer", Type::Text),
+        key("system-priority", Type::Number(range::PRIORITY)),
+        key("system-id", Type::Text),
+        key("key", Type::Number(range::KEY)),
+        key("fallback", Type::Choice(&["none", "active-backup"])),
+        key("peer", Type::Text),
+        key("peer-id", Type::Number(range::HALF)),
+    ];
+
+    fn blank() -> BondSpec {
+        BondSpec {
+            members: Vec::new(),
+            mode: BondMode::Lacp,
+            lacp: None,
+            rate: None,
+            hash: None,
+            min_links: None,
+            prefer: None,
+            system_priority: None,
+            system_id: None,
+            key: None,
+            fallback: None,
+            peer: None,
+            peer_id: None,
+        }
+    }
+
+    fn put(&mut self, key: &str, value: Option<Value>) -> Result<(), String> {
+        match key {
+            "members" => {
+                self.members = match value {
+                    Some(Value::List(list)) => list,
+                    _ => Vec::new(),
                 }
             }
+            "mode" => {
+                self.mode = match words(value).as_deref() {
+                    Some("active-backup") => BondMode::ActiveBackup,
+                    _ => BondMode::Lacp,
+                }
+            }
+            "lacp" => self.lacp = words(value),
+            "rate" => self.rate = words(value),
+            "hash" => self.hash = words(value),
+            "min-links" => self.min_links = value.and_then(Value::number),
+            "prefer" => self.prefer = words(value),
+            "system-priority" => self.system_priority = value.and_then(Value::number),
+            "system-id" => self.system_id = words(value),
+            "key" => self.key = value.and_then(Value::number),
+            "fallback" => self.fallback = words(value),
+            "peer" => self.peer = words(value),
+            "peer-id" => self.peer_id = value.and_then(Value::number),
             _ => return unknown(key),
         }
         Ok(())
@@ -161,6 +355,10 @@ impl Spec for PortSpec {
         key("vlan", Type::Text),
         key("admin", Type::Choice(&["up", "down"])),
         key("mac-limit", Type::Number(range::MAC_LIMIT)),
+        key("reserve", Type::Text),
+        key("storm-limit", Type::Text),
+        key("bpdu-guard", ON_OFF),
+        key("loop-guard", ON_OFF),
     ];
 
     fn blank() -> PortSpec {
@@ -188,6 +386,10 @@ impl Spec for PortSpec {
                 }
             }
             "mac-limit" => self.mac_limit = value.and_then(Value::number),
+            "reserve" => self.reserve = words(value),
+            "storm-limit" => self.storm_limit = words(value),
+            "bpdu-guard" => self.bpdu_guard = words(value),
+            "loop-guard" => self.loop_guard = words(value),
             _ => return unknown(key),
         }
         Ok(())

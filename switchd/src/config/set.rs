@@ -1,9 +1,9 @@
 //! KEY=VALUE as users type it: `mtu=9000 ageing=5m admin=down`. An empty value is the default.
 
-use super::keys::{Key, Spec, Type, Value};
+use super::keys::{Entries, Key, Spec, Type, Value};
 use super::problem::{Problem, nearest, one_of};
 use std::collections::BTreeMap;
-use switchd_api::model::{MirrorSpec, NetworkSpec, PortSpec};
+use switchd_api::model::{BondSpec, MirrorSpec, NetworkSpec, PortSpec};
 use switchd_api::name::Name;
 
 /// The new spec. Nothing is checked but that each key exists and its value has the right type and range;
@@ -22,6 +22,11 @@ pub fn set_port(name: &Name, spec: &PortSpec, keys: &BTreeMap<String, String>) -
 }
 
 /// As [`set_network`].
+pub fn set_bond(name: &Name, spec: &BondSpec, keys: &BTreeMap<String, String>) -> Result<BondSpec, Problem> {
+    set(name, spec, keys)
+}
+
+/// As [`set_network`].
 pub fn set_mirror(
     name: &Name,
     spec: &MirrorSpec,
@@ -33,7 +38,7 @@ pub fn set_mirror(
 fn set<T: Spec>(name: &Name, spec: &T, keys: &BTreeMap<String, String>) -> Result<T, Problem> {
     let object = [T::SECTION, name.as_str()];
     let settable: Vec<&str> =
-        T::KEYS.iter().filter(|key| key.kind != Type::Map).map(|key| key.name).collect();
+        T::KEYS.iter().filter(|key| !matches!(key.kind, Type::Map(_))).map(|key| key.name).collect();
     if keys.is_empty() {
         return Err(Problem::new(&object, "nothing to set")
             .help(format!("write KEY=VALUE; the keys are {}", one_of(&settable))));
@@ -41,6 +46,13 @@ fn set<T: Spec>(name: &Name, spec: &T, keys: &BTreeMap<String, String>) -> Resul
     let mut spec = spec.clone();
     for (word, text) in keys {
         let path = [T::SECTION, name.as_str(), word.as_str()];
+        if let Some((map, entry)) = word.split_once('.')
+            && let Some(entries) = spec.entries(map)
+        {
+            let path = [T::SECTION, name.as_str(), map, entry];
+            set_entry::<T>(entries, &path, text)?;
+            continue;
+        }
         let Some(key) = T::key(word) else {
             let meant = nearest(word, settable.iter().copied());
             let meant = meant.map_or_else(String::new, |key| format!("did you mean {key}? "));
@@ -52,15 +64,37 @@ fn set<T: Spec>(name: &Name, spec: &T, keys: &BTreeMap<String, String>) -> Resul
                 "" if key.required => return Err(Problem::new(&path, "this key has no default").text(text)),
                 "" => None,
                 text => Some(read(key, text).map_err(|rule| match key.kind {
-                    Type::Map => Problem::new(&path, rule).help(format!(
-                        "`switchctl fdb add {name} MAC PORT`, `switchctl fdb delete {name} MAC`"
-                    )),
+                    Type::Map(Entries { set: Err(commands), .. }) => {
+                        Problem::new(&path, rule).help(commands.replace("{}", name.as_str()))
+                    }
+                    Type::Map(Entries { set: Ok(entries), .. }) => {
+                        Problem::new(&path, rule).help(format!("as in {word}.{}=VALUE", entries[0]))
+                    }
                     _ => Problem::new(&path, rule).text(text),
                 })?),
             };
         spec.put(word, value).map_err(|rule| Problem::new(&path, rule).text(text))?;
     }
     Ok(spec)
+}
+
+/// `dhcp-option.ntp=10.7.0.5`. `path` ends with the map's key and the entry.
+fn set_entry<T: Spec>(
+    entries: &mut BTreeMap<String, String>,
+    path: &[&str; 4],
+    text: &str,
+) -> Result<(), Problem> {
+    let [.., map, entry] = path;
+    if let Some(Key { kind: Type::Map(Entries { set: Ok(known), .. }), .. }) = T::key(map)
+        && !known.contains(entry)
+    {
+        return Err(Problem::new(path, "there is no such entry").help(format!("it is {}", one_of(known))));
+    }
+    match text {
+        "" => entries.remove(*entry),
+        text => entries.insert((*entry).to_owned(), text.to_owned()),
+    };
+    Ok(())
 }
 
 fn read(key: &Key, text: &str) -> Result<Value, String> {
@@ -87,7 +121,7 @@ fn read(key: &Key, text: &str) -> Result<Value, String> {
             _ => Err("expected true or false".into()),
         },
         Type::List => Ok(Value::List(text.split(',').map(str::to_owned).collect())),
-        Type::Map => Err("this key is set entry by entry".into()),
+        Type::Map(_) => Err("this key is set entry by entry".into()),
     }
 }
 

@@ -91,6 +91,18 @@ pub fn netns(text: &str) -> Result<(), String> {
     Err(rule.into())
 }
 
+/// Frames a second, or `off`.
+pub fn storm(text: &str) -> Result<Option<u32>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    number(text)
+        .and_then(|limit| u32::try_from(limit).ok())
+        .filter(|limit| (100..=10_000_000).contains(limit))
+        .map(Some)
+        .ok_or_else(|| "the storm limit is 100 to 10000000 frames a second, or off".to_owned())
+}
+
 /// Of a host: unicast, not zero.
 pub(super) fn host_mac(text: &str) -> Result<MacAddr, String> {
     let mac: MacAddr = text.parse().map_err(|error: switchd_wire::mac::BadMac| error.to_string())?;

@@ -111,6 +111,11 @@ fn keys<T: serde::Serialize>(spec: &T) -> Option<Keys> {
     }
 }
 
+/// `1 change`, `2 changes`.
+pub fn counted(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Text without quotes, lists with commas.
 fn shown(value: &serde_json::Value) -> String {
     match value {

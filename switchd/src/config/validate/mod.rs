@@ -10,9 +10,11 @@ mod port;
 mod tests;
 
 use super::problem::{Problem, quoted};
-use super::{MAX_MIRRORS, MAX_NETWORKS, MAX_PORTS};
+use super::typed::{BondPlan, NatPlan};
+use super::{MAX_BONDS, MAX_MIRRORS, MAX_NETWORKS, MAX_PORTS};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use switchd_api::model::{Desired, Kind, MirrorDirection};
 use switchd_api::name::Name;
@@ -22,6 +24,7 @@ use switchd_wire::MacAddr;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Validated {
     pub networks: BTreeMap<Name, NetworkPlan>,
+    pub bonds: BTreeMap<Name, BondPlan>,
     pub ports: BTreeMap<Name, PortPlan>,
     pub mirrors: BTreeMap<Name, MirrorPlan>,
 }
@@ -29,9 +32,10 @@ pub struct Validated {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NetworkPlan {
     pub kind: Kind,
-    /// Only of a bridged network.
+    /// Only of a bridged network: an interface, or a bond of that name.
     pub uplink: Option<String>,
-    /// 1–4094, only with an uplink, and no other network of that uplink has the same.
+    /// 1–4094, only with an uplink, and no other bridged network of that uplink has the same. Of a NAT
+    /// network: see [`super::OutsidePlan`].
     pub vlan: Option<u16>,
     /// Largest IP packet in bytes, 68–9216.
     pub mtu: u16,
@@ -40,6 +44,10 @@ pub struct NetworkPlan {
     pub mac_limit: u32,
     /// In the order of addresses; no address twice on a VLAN.
     pub fdb: Vec<StaticEntry>,
+    /// Rapid spanning tree; not of a NAT network.
+    pub rstp: bool,
+    /// Of every NAT network, and of no other one.
+    pub nat: Option<Box<NatPlan>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,6 +70,12 @@ pub struct PortPlan {
     pub admin_up: bool,
     /// `None`: only the network's limit.
     pub mac_limit: Option<u32>,
+    /// Only on a NAT network: within its subnet, nobody else's.
+    pub reserve: Option<Ipv4Addr>,
+    /// Frames a second that the port may flood; `None`: any number.
+    pub storm_limit: Option<u32>,
+    pub bpdu_guard: bool,
+    pub loop_guard: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -98,7 +112,8 @@ impl MirrorPlan {
         match (self.direction, source) {
             (Some(MirrorDirection::Rx), _) | (None, Source::Network(_)) => (true, false),
             (Some(MirrorDirection::Tx), _) => (false, true),
-            (Some(MirrorDirection::Both), _) | (None, Source::Port(_) | Source::Uplink(_)) => (true, true),
+            (Some(MirrorDirection::Both), _)
+            | (None, Source::Port(_) | Source::Uplink(_) | Source::Bond(_)) => (true, true),
         }
     }
 }
@@ -108,6 +123,8 @@ pub enum Source {
     Port(Name),
     /// By its interface: some network has it as its uplink.
     Uplink(String),
+    /// The bond as a port: what its members collect and distribute.
+    Bond(Name),
     Network(Name),
 }
 
@@ -117,6 +134,7 @@ impl fmt::Display for Source {
         match self {
             Source::Port(name) => write!(f, "port:{name}"),
             Source::Uplink(ifname) => write!(f, "port:uplink:{ifname}"),
+            Source::Bond(name) => write!(f, "bond:{name}"),
             Source::Network(name) => write!(f, "network:{name}"),
         }
     }
@@ -160,7 +178,7 @@ pub fn validate(desired: &Desired, capture_dir: &Path) -> Result<Validated, Vec<
     let ports = port::ports(desired, &mut problems);
     port::interfaces(desired, &mut problems);
     let mirrors = mirror::mirrors(desired, capture_dir, &mut problems);
-    if problems.is_empty() { Ok(Validated { networks, ports, mirrors }) } else { Err(problems) }
+    if problems.is_empty() { Ok(Validated { networks, bonds: BTreeMap::new(), ports, mirrors }) } else { Err(problems) }
 }
 
 /// `did you mean X?`, or the command that lists what there is.

@@ -36,6 +36,8 @@ pub(super) fn networks(desired: &Desired, problems: &mut Vec<Problem>) -> BTreeM
             ageing: spec.ageing.unwrap_or(DEFAULT_AGEING),
             mac_limit: spec.mac_limit.unwrap_or(DEFAULT_MAC_LIMIT),
             fdb: static_entries(desired, name, spec, problems),
+            rstp: spec.rstp.as_deref() == Some("on"),
+            nat: None,
         };
         plans.insert(name.clone(), plan);
     }

@@ -2,13 +2,13 @@
 
 use super::super::keys::range;
 use super::super::problem::Problem;
-use super::super::value::{host_mac, ifname, netns, vlan};
+use super::super::value::{host_mac, ifname, netns, storm, vlan};
 use super::network::in_range;
 use super::{Backend, PortPlan, instead};
 use std::collections::BTreeMap;
 use switchd_api::model::{Admin, Desired, PortSpec};
 use switchd_api::name::Name;
-use switchd_dataplane::VlanMode;
+use switchd_dataplane::{PortConfig, VlanMode};
 use switchd_wire::MacAddr;
 
 pub(super) fn ports(desired: &Desired, problems: &mut Vec<Problem>) -> BTreeMap<Name, PortPlan> {
@@ -65,11 +65,28 @@ pub(super) fn ports(desired: &Desired, problems: &mut Vec<Problem>) -> BTreeMap<
                 vlan,
                 admin_up: spec.admin == Admin::Up,
                 mac_limit: spec.mac_limit,
+                reserve: None,
+                storm_limit: storm_limit(name, spec, problems),
+                bpdu_guard: spec.bpdu_guard.as_deref() != Some("off"),
+                loop_guard: spec.loop_guard.as_deref() != Some("off"),
             };
             plans.insert(name.clone(), plan);
         }
     }
     plans
+}
+
+/// Frames a second, or `off`.
+fn storm_limit(name: &Name, spec: &PortSpec, problems: &mut Vec<Problem>) -> Option<u32> {
+    let Some(text) = spec.storm_limit.as_deref() else { return PortConfig::default().storm_limit };
+    match storm(text) {
+        Ok(limit) => limit,
+        Err(rule) => {
+            let path = ["port", name.as_str(), "storm-limit"];
+            problems.push(Problem::new(&path, rule).text(text).help("as in 20000, which is the default"));
+            None
+        }
+    }
 }
 
 fn backend(name: &Name, spec: &PortSpec, problems: &mut Vec<Problem>) -> Option<Backend> {

@@ -58,6 +58,7 @@ pub fn tape(plan: &config::MirrorPlan) -> Tape {
         match source {
             Source::Port(name) => ports.push((name.to_string(), wanted)),
             Source::Uplink(interface) => ports.push((uplink_port(interface), wanted)),
+            Source::Bond(name) => ports.push((uplink_port(name.as_str()), wanted)),
             Source::Network(name) => networks.push((name.to_string(), wanted)),
         }
     }

@@ -72,6 +72,8 @@ impl Engine {
             ports: self.running.port.len(),
             ports_up: self.running.port.iter().filter(down).count(),
             mirrors: self.running.mirror.len(),
+            bonds: self.running.bond.len(),
+            bonds_up: 0,
             troubles: self.troubles.list(now),
             config_differs: self.config_differs,
             confirm_within,
@@ -109,6 +111,7 @@ impl Engine {
             ports: guests.chain(uplink.map(uplink_port)).collect(),
             worker: self.standing.networks.get(name.as_str()).copied().unwrap_or(0),
             counters: view.networks.get(name.as_str()).map(network_counters).unwrap_or_default(),
+            nat: None,
         }
     }
 
@@ -182,6 +185,7 @@ impl Engine {
             addresses_learned: seen.map_or(0, |port| port.addresses),
             worker: self.standing.worker_of_port(name).unwrap_or(0),
             counters: seen.map(port_counters).unwrap_or_default(),
+            neighbors: Vec::new(),
             kernel: BTreeMap::new(),
         }
     }

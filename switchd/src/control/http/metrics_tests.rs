@@ -18,6 +18,8 @@ fn sample() -> Sample {
         ports: 2,
         ports_up: 1,
         mirrors: 1,
+        bonds: 1,
+        bonds_up: 1,
         troubles: Vec::new(),
         config_differs: false,
         confirm_within: None,
@@ -48,6 +50,7 @@ fn sample() -> Sample {
         addresses_learned: 4,
         worker: 0,
         counters,
+        neighbors: Vec::new(),
         kernel: BTreeMap::new(),
     };
     let uplink = PortStatus { name: "uplink:e\"0".into(), backend: "uplink".into(), ..port.clone() };
@@ -60,6 +63,7 @@ fn sample() -> Sample {
         ports: vec!["vm1".into()],
         worker: 0,
         counters: NetworkCounters { addresses: 4, ..NetworkCounters::default() },
+        nat: None,
     };
     let spec = MirrorSpec {
         source: vec!["port:vm1".into()],
