@@ -51,8 +51,8 @@ impl BrokerClient {
 
     pub fn open_netdev(&self, request: NetdevRequest) -> Result<NetdevGrant, Refused> {
         match self.call(Request::OpenNetdev(request))? {
-            (Reply::Netdev { index, macs, mtu, carrier }, Some(fd)) => {
-                Ok(NetdevGrant { fd, index, macs, mtu, carrier })
+            (Reply::Netdev { index, macs, mtu, carrier, speed, full_duplex }, Some(fd)) => {
+                Ok(NetdevGrant { fd, index, macs, mtu, carrier, speed, full_duplex })
             }
             other => Err(unexpected(&other.0)),
         }
@@ -110,6 +110,51 @@ impl BrokerClient {
     pub fn kernel_counters(&self, name: &str, netns: Option<&str>) -> Result<BTreeMap<String, u64>, Refused> {
         match self.call(Request::KernelCounters { name: name.into(), netns: netns.map(Into::into) })?.0 {
             Reply::Counters(counters) => Ok(counters),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// A non-blocking socket that sends echo requests and gets their answers (icmp(7), "ping sockets").
+    pub fn ping_socket(&self, v6: bool) -> Result<OwnedFd, Refused> {
+        match self.call(Request::Ping { v6 })? {
+            (Reply::Done, Some(fd)) => Ok(fd),
+            other => Err(unexpected(&other.0)),
+        }
+    }
+
+    /// A non-blocking socket that listens on a port of the host (TCP), or is bound to it (UDP).
+    pub fn listen(&self, request: ListenRequest) -> Result<OwnedFd, Refused> {
+        match self.call(Request::Listen(request))? {
+            (Reply::Done, Some(fd)) => Ok(fd),
+            other => Err(unexpected(&other.0)),
+        }
+    }
+
+    /// The host's addresses, and those of its routes that overlap with one of `prefixes`.
+    pub fn host_net(&self, prefixes: &[Prefix]) -> Result<(Vec<HostAddress>, Vec<HostRoute>), Refused> {
+        match self.call(Request::HostNet { prefixes: prefixes.to_vec() })?.0 {
+            Reply::HostNet { addresses, routes } => Ok((addresses, routes)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Text of the host's resolv.conf; empty when there is none.
+    pub fn resolv(&self) -> Result<String, Refused> {
+        match self.call(Request::Resolv)?.0 {
+            Reply::Resolv(text) => Ok(text),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Leaves bytes for the next dataplane. Without success what was left before is forgotten too.
+    pub fn keep(&self, key: &str, value: &[u8]) -> Result<(), Refused> {
+        self.done(Request::Keep { key: key.into(), value: value.to_vec() })
+    }
+
+    /// What was left under the key.
+    pub fn kept(&self, key: &str) -> Result<Option<Vec<u8>>, Refused> {
+        match self.call(Request::Kept { key: key.into() })?.0 {
+            Reply::Kept(value) => Ok(value),
             other => Err(unexpected(&other)),
         }
     }

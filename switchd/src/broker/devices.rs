@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use switchd_port::netlink::{Link, Netlink};
+use switchd_port::sys::ethtool::Speed;
 use switchd_port::tap::{TapError, TapFactory, TapSpec};
 use switchd_port::{host_guard, netdev, sys};
 use switchd_wire::MacAddr;
@@ -306,6 +307,7 @@ impl Devices {
         names::interface(name)?;
         self.links.want(name, &mut self.netlink);
         let link = self.find(name)?;
+        let speed = speed(name);
         Ok((
             Reply::Link(LinkInfo {
                 index: link.index,
@@ -314,6 +316,8 @@ impl Devices {
                 mac: link.mac.map(|mac| mac.0),
                 mtu: link.mtu,
                 name: link.name,
+                speed: speed.mbits,
+                full_duplex: speed.full_duplex,
             }),
             None,
         ))
@@ -376,12 +380,20 @@ impl Devices {
 }
 
 fn granted(link: &Link) -> Reply {
+    let speed = speed(&link.name);
     Reply::Netdev {
         index: link.index,
         macs: link.own_macs().into_iter().map(|mac| mac.0).collect(),
         mtu: link.mtu,
         carrier: link.carrier,
+        speed: speed.mbits,
+        full_duplex: speed.full_duplex,
     }
+}
+
+/// Of an interface in our own namespace; not known where the driver does not say.
+fn speed(name: &str) -> Speed {
+    sys::ethtool::speed(name).unwrap_or_default()
 }
 
 fn missing(name: &str) -> Refused {

@@ -1,10 +1,15 @@
-//! Requests, judged one by one. Each grant's reason stands where it is given: `devices`, `captures`.
+//! Requests, judged one by one. Each grant's reason stands where it is given: `devices`, `captures`,
+//! `sockets`, `host`, `kept`.
 
 use super::captures::Captures;
 use super::channel::{self, ChannelError};
 use super::devices::{Devices, Granted};
+use super::host::{self, Host};
+use super::kept::Kept;
 use super::messages::{Numbered, Refused, Reply, Request};
+use super::sockets;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 /// Requests answered in a row, before the broker looks at anything else.
 const BURST: usize = 64;
@@ -12,6 +17,8 @@ const BURST: usize = 64;
 pub struct Grants {
     pub devices: Devices,
     pub captures: Captures,
+    pub host: Host,
+    pub kept: Kept,
 }
 
 /// What a burst of requests came to.
@@ -78,6 +85,12 @@ impl Grants {
             Request::Retain { taps, netdevs, more } => self.devices.retain(taps, netdevs, more),
             Request::Link { name } => self.devices.link(&name),
             Request::KernelCounters { name, netns } => self.devices.counters(&name, netns.as_deref()),
+            Request::Ping { v6 } => sockets::ping(v6),
+            Request::Listen(request) => sockets::listener(&request),
+            Request::HostNet { prefixes } => self.host.net(&prefixes),
+            Request::Resolv => self.host.resolv(Path::new(host::RESOLV)),
+            Request::Keep { key, value } => self.kept.put(&key, value).map(|()| (Reply::Done, None)),
+            Request::Kept { key } => Ok((Reply::Kept(self.kept.get(&key).map(<[u8]>::to_vec)), None)),
             Request::Ready => Ok((Reply::Done, None)),
         }
     }

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -80,6 +81,9 @@ pub struct NetdevGrant {
     pub macs: Vec<[u8; 6]>,
     pub mtu: u32,
     pub carrier: bool,
+    /// Mbit/s; 0: not known.
+    pub speed: u32,
+    pub full_duplex: bool,
 }
 
 #[derive(Debug)]
@@ -102,6 +106,51 @@ pub struct LinkInfo {
     pub carrier: bool,
     pub mac: Option<[u8; 6]>,
     pub mtu: u32,
+    /// Mbit/s; 0: not known.
+    pub speed: u32,
+    pub full_duplex: bool,
+}
+
+/// An address with the length of its prefix; or, where said so, the prefix alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Prefix {
+    pub address: IpAddr,
+    pub len: u8,
+}
+
+impl std::fmt::Display for Prefix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.len)
+    }
+}
+
+/// An address that the host holds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HostAddress {
+    pub interface: String,
+    pub prefix: Prefix,
+}
+
+/// A route of the host, never a default one.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HostRoute {
+    pub prefix: Prefix,
+    pub interface: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// A port of the host that leads to a guest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct ListenRequest {
+    pub protocol: Protocol,
+    /// One of the host's, or the unspecified one of its family: all of that family.
+    pub address: IpAddr,
+    pub port: u16,
 }
 
 /// Facts and choices that the dataplane starts with. Descriptors beside it: the notice socket, the control
@@ -187,6 +236,27 @@ pub enum Request {
         name: String,
         netns: Option<String>,
     },
+    /// A socket for echo requests.
+    Ping {
+        v6: bool,
+    },
+    Listen(ListenRequest),
+    /// The host's addresses, and its routes that overlap with one of the prefixes. From then on
+    /// [`Notice::HostChanged`] is told.
+    HostNet {
+        prefixes: Vec<Prefix>,
+    },
+    /// Text of the host's resolv.conf; from then on its changes are told.
+    Resolv,
+    /// Bytes for the next dataplane; empty: forget them.
+    Keep {
+        key: String,
+        value: Vec<u8>,
+    },
+    /// What an earlier dataplane (or this one) left under the key.
+    Kept {
+        key: String,
+    },
     /// The control socket is served.
     Ready,
 }
@@ -196,11 +266,14 @@ pub enum Reply {
     Refused(Refused),
     Done,
     Tap { reattached: bool, index: u32 },
-    Netdev { index: u32, macs: Vec<[u8; 6]>, mtu: u32, carrier: bool },
+    Netdev { index: u32, macs: Vec<[u8; 6]>, mtu: u32, carrier: bool, speed: u32, full_duplex: bool },
     Capture { path: PathBuf, existed: bool, len: u64 },
     Link(LinkInfo),
     Counters(BTreeMap<String, u64>),
     Numbers(Vec<u32>),
+    HostNet { addresses: Vec<HostAddress>, routes: Vec<HostRoute> },
+    Resolv(String),
+    Kept(Option<Vec<u8>>),
 }
 
 /// Second socket, from the broker only.
@@ -220,6 +293,10 @@ pub enum Notice {
     NetnsAppeared(String),
     /// Close every descriptor that leads into it, or it stays alive.
     NetnsGone(String),
+    /// Addresses or routes of the host have changed.
+    HostChanged,
+    /// The host's resolv.conf has another text.
+    Resolv(String),
     /// Notices were lost for want of room: look at everything again.
     Lost(u64),
     /// End in order: close captures, reply, exit.

@@ -1,6 +1,6 @@
 //! The broker: the small parent process that keeps the privileges.
 //!
-//! It makes taps, enters namespaces, opens raw sockets and capture files, and hands the descriptors to the
+//! It makes taps, enters namespaces, opens raw sockets, sockets that listen and capture files, and hands the descriptors to the
 //! dataplane process, which parses everything that guests, networks and clients send and has no privilege
 //! at all. The broker reads two things: the typed messages of [`messages`], each judged before it is
 //! granted, and netlink.
@@ -16,19 +16,23 @@ mod child;
 pub mod client;
 mod devices;
 mod grants;
+mod host;
+mod kept;
 mod links;
 pub mod messages;
 mod names;
 mod netns;
 mod place;
 mod run;
+mod sockets;
 
 #[cfg(test)]
 mod tests;
 
 pub use client::BrokerClient;
 pub use messages::{
-    CaptureGrant, Hello, LinkInfo, NetdevGrant, NetdevRequest, Notice, Refused, Role, TapGrant, TapRequest,
+    CaptureGrant, Hello, HostAddress, HostRoute, LinkInfo, ListenRequest, NetdevGrant, NetdevRequest, Notice,
+    Prefix, Protocol, Refused, Role, TapGrant, TapRequest,
 };
 pub use run::run;
 

@@ -12,6 +12,8 @@ use super::captures::Captures;
 use super::child::{Backoff, Dataplane};
 use super::devices::Devices;
 use super::grants::Grants;
+use super::host::Host;
+use super::kept::Kept;
 use super::messages::{Hello, Identity, Notice, Options, SocketAccess};
 use super::place::{self, Place};
 use crate::args::{Daemon, Surroundings};
@@ -48,6 +50,8 @@ pub fn run(daemon: &Daemon) -> anyhow::Result<ExitCode> {
     let grants = Grants {
         devices: Devices::new().context("cannot ask the kernel about interfaces")?,
         captures: Captures::new(options.capture_dir.clone(), group),
+        host: Host::new().context("cannot ask the kernel about addresses")?,
+        kept: Kept::default(),
     };
     Broker {
         hello: hello(options, identity, around.rootless, place.socket.access),
@@ -97,12 +101,23 @@ fn is_ignored(signal: Signal) -> bool {
         .is_some_and(|mask| mask & (1 << (signal as i32 - 1)) != 0)
 }
 
-/// A descriptor a port, a copy here and one there: the soft limit of 1024 would end at some hundred ports.
+/// A descriptor a port, a copy here and one there; a descriptor for each flow of a NAT network whose egress
+/// is the host: the soft limit of 1024 would end at some hundred of them. The dataplane inherits it.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
+    if limit.maximum.is_some_and(|maximum| maximum < FILES) {
+        // For root only.
+        let most = Rlimit { current: Some(FILES), maximum: Some(FILES) };
+        if setrlimit(Resource::Nofile, most).is_ok() {
+            return;
+        }
+    }
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
+
+/// Descriptors that are wanted at least: 4096 ports, and 10,000 flows of networks whose egress is the host.
+const FILES: u64 = 65_536;
 
 struct Broker {
     hello: Hello,
@@ -123,6 +138,8 @@ struct Broker {
 struct News {
     links: bool,
     mounts: bool,
+    addresses: bool,
+    resolv: bool,
 }
 
 impl Broker {
@@ -190,6 +207,12 @@ impl Broker {
             PollFd::from_borrowed_fd(self.grants.devices.links.descriptor(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.grants.devices.namespaces.descriptor(), PollFlags::PRI),
         ];
+        let optional = [self.grants.host.monitor(), self.grants.host.resolv_watch()];
+        let [addresses, resolv] = optional.map(|fd| {
+            let place = fds.len();
+            fds.push(PollFd::from_borrowed_fd(fd?, PollFlags::IN));
+            Some(place)
+        });
         if let Some(dataplane) = &self.dataplane {
             if dataplane.closed.is_none() {
                 fds.push(PollFd::new(&dataplane.requests, PollFlags::IN));
@@ -199,14 +222,22 @@ impl Broker {
             }
         }
         let closed = self.dataplane.as_ref().and_then(|dataplane| dataplane.closed);
-        let until = [self.start_at, self.ending, closed].into_iter().flatten().min();
+        let until = [self.start_at, self.ending, closed, self.grants.host.due()].into_iter().flatten().min();
         let timeout = until.map(|until| {
             let left = until.saturating_duration_since(now);
             // Rounded up: a timeout of zero would spin for the last nanoseconds.
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
         });
         match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) => Ok(News { links: !fds[1].revents().is_empty(), mounts: !fds[2].revents().is_empty() }),
+            Ok(_) => {
+                let is_ready = |place: usize| !fds[place].revents().is_empty();
+                Ok(News {
+                    links: is_ready(1),
+                    mounts: is_ready(2),
+                    addresses: addresses.is_some_and(is_ready),
+                    resolv: resolv.is_some_and(is_ready),
+                })
+            }
             Err(rustix::io::Errno::INTR) => Ok(News::default()),
             Err(error) => Err(std::io::Error::from(error)).context("poll"),
         }
@@ -260,6 +291,13 @@ impl Broker {
                 Ok(links) => notices.extend(links),
                 Err(error) => tracing::warn!("link notices: {error}"),
             }
+        }
+        let now = Instant::now();
+        if news.addresses || self.grants.host.due().is_some_and(|due| due <= now) {
+            notices.extend(self.grants.host.changes(now));
+        }
+        if news.resolv {
+            notices.extend(self.grants.host.resolv_change());
         }
         if let Some(dataplane) = &mut self.dataplane {
             for notice in notices {

@@ -4,6 +4,8 @@ use super::captures::Captures;
 use super::channel::{self, ChannelError};
 use super::devices::Devices;
 use super::grants::Grants;
+use super::host::Host;
+use super::kept::Kept;
 use super::messages::*;
 use super::*;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -26,7 +28,15 @@ fn messages_survive_the_way() {
     round_trip(Request::OpenTap(tap("vm1.0", Some("guest"))));
     round_trip(Request::Retain { taps: vec![("a".into(), None)], netdevs: vec!["b".into()], more: true });
     round_trip(Reply::Refused(Refused { errno: Some(16), message: "busy".into() }));
-    round_trip(Reply::Netdev { index: 3, macs: vec![[2; 6]], mtu: 1500, carrier: true });
+    round_trip(Reply::Netdev {
+        index: 3,
+        macs: vec![[2; 6]],
+        mtu: 1500,
+        carrier: true,
+        speed: 10_000,
+        full_duplex: true,
+    });
+    round_trip(Request::Listen(ListenRequest { protocol: Protocol::Udp, address: [0; 4].into(), port: 53 }));
     round_trip(Notice::Link {
         name: "eth0".into(),
         index: 2,
@@ -104,7 +114,8 @@ type Shared = Arc<Mutex<Grants>>;
 fn broker() -> (tempfile::TempDir, Shared) {
     let folder = tempfile::tempdir().unwrap();
     let captures = Captures::new(folder.path().join("captures"), None);
-    (folder, Arc::new(Mutex::new(Grants { devices: Devices::new().unwrap(), captures })))
+    let (devices, host) = (Devices::new().unwrap(), Host::new().unwrap());
+    (folder, Arc::new(Mutex::new(Grants { devices, captures, host, kept: Kept::default() })))
 }
 
 /// A dataplane of the given generation; the broker's side ends when the client is dropped.
@@ -349,6 +360,106 @@ fn captures_are_granted_beneath_their_directory_only() {
         assert!(client.remove_capture("lab/b.pcapng").is_err());
         client.remove_capture("lab/a.pcapng").unwrap();
         assert!(!grant.path.exists());
+    });
+}
+
+#[test]
+fn the_hosts_addresses_and_the_routes_that_overlap_are_told_with_their_changes() {
+    isolated(|| {
+        let (_folder, grants) = broker();
+        let client = connect(&grants, 0);
+        let prefix = |address: [u8; 4], len| Prefix { address: address.into(), len };
+        let wanted = [prefix([10, 7, 0, 0], 24)];
+        assert_eq!(client.host_net(&wanted).unwrap(), (Vec::new(), Vec::new()));
+        sh("ip link add vm0 type veth peer name vm1 && ip link set vm0 up && ip link set vm1 up");
+        sh(
+            "ip addr add 10.0.0.1/8 dev vm0 && ip addr add 192.0.2.1/24 dev vm1 && ip route add default via 10.0.0.9",
+        );
+        let told = |grants: &Shared, now| grants.lock().unwrap().host.changes(now);
+        let now = Instant::now();
+        assert_eq!(told(&grants, now), Some(Notice::HostChanged));
+        let (addresses, routes) = client.host_net(&wanted).unwrap();
+        let held: Vec<_> = addresses
+            .iter()
+            .filter(|row| row.prefix.address.is_ipv4())
+            .map(|row| format!("{} {}", row.interface, row.prefix))
+            .collect();
+        assert_eq!(held, ["vm0 10.0.0.1/8", "vm1 192.0.2.1/24"]);
+        assert_eq!(
+            routes,
+            [HostRoute { prefix: prefix([10, 0, 0, 0], 8), interface: Some("vm0".into()) }],
+            "neither the default route nor one that has nothing to do with it"
+        );
+        // Changes in a row are one notice a second.
+        sh("ip addr add 192.0.2.2/24 dev vm1");
+        assert_eq!(told(&grants, now), None);
+        let due = grants.lock().unwrap().host.due().unwrap();
+        assert_eq!(due, now + super::host::LEAST);
+        assert_eq!(told(&grants, due), Some(Notice::HostChanged));
+        assert_eq!(grants.lock().unwrap().host.due(), None);
+    });
+}
+
+#[test]
+fn ping_sockets_are_given_where_the_system_lets_our_group_ping() {
+    isolated(|| {
+        let (_folder, grants) = broker();
+        let client = connect(&grants, 0);
+        let range = "/proc/sys/net/ipv4/ping_group_range";
+        std::fs::write(range, "1 0").unwrap();
+        let refused = client.ping_socket(false).unwrap_err();
+        assert!(refused.message.contains("ping_group_range is \"1 0\""), "{}", refused.message);
+        std::fs::write(range, "0 2147483647").unwrap();
+        for v6 in [false, true] {
+            let socket = client.ping_socket(v6).unwrap();
+            assert_eq!(
+                rustix::net::sockopt::socket_type(&socket).unwrap(),
+                rustix::net::SocketType::DGRAM,
+                "not a raw one"
+            );
+        }
+    });
+}
+
+#[test]
+fn low_ports_are_listened_on_for_the_dataplane() {
+    isolated(|| {
+        sh("ip link set lo up");
+        let (_folder, grants) = broker();
+        let client = connect(&grants, 0);
+        let request = ListenRequest { protocol: Protocol::Tcp, address: [0; 4].into(), port: 80 };
+        let socket = client.listen(request).unwrap();
+        let near = std::net::TcpStream::connect("127.0.0.1:80").unwrap();
+        assert!(std::net::TcpListener::from(socket).accept().is_ok());
+        drop(near);
+    });
+}
+
+#[test]
+fn what_a_dataplane_keeps_is_there_for_the_next_one() {
+    let (_folder, grants) = broker();
+    let first = connect(&grants, 0);
+    assert_eq!(first.kept("bond:b0").unwrap(), None);
+    first.keep("bond:b0", &[1, 2, 3]).unwrap();
+    drop(first);
+    let second = connect(&grants, 1);
+    assert_eq!(second.kept("bond:b0").unwrap(), Some(vec![1, 2, 3]));
+    assert!(second.keep("bond:b0", &vec![0; 100_000]).is_err());
+    assert_eq!(second.kept("bond:b0").unwrap(), None, "an old state is worse than none");
+}
+
+#[test]
+fn a_veth_says_its_speed() {
+    isolated(|| {
+        sh("ip link add vm0 type veth peer name vm1 && ip link set vm0 up && ip link set vm1 up");
+        let (_folder, grants) = broker();
+        let client = connect(&grants, 0);
+        let grant = client.open_netdev(netdev("vm0", Role::Uplink)).unwrap();
+        assert_eq!((grant.speed, grant.full_duplex), (10_000, true));
+        let link = client.link("vm1").unwrap();
+        assert_eq!((link.speed, link.full_duplex), (10_000, true));
+        client.open_tap(tap("t0", None)).unwrap();
+        assert_eq!(client.link("t0").unwrap().speed, 10_000);
     });
 }
 

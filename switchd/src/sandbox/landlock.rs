@@ -1,7 +1,8 @@
 //! Files: the state folder, and for reading what the C library and libpcap load on demand.
 //!
-//! Captures need no path: their descriptors come from the broker. TCP ports, abstract sockets and signals
-//! of others are closed off where the kernel knows those rules.
+//! Captures need no path: their descriptors come from the broker. Listening on TCP ports, abstract sockets
+//! and signals of others are closed off where the kernel knows those rules; connecting is not, as guests
+//! whose egress is the host may go anywhere.
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
@@ -33,7 +34,7 @@ pub fn restrict(state: &Path) -> Result<bool, RulesetError> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(KNOWN))?
-        .handle_access(AccessNet::from_all(KNOWN))?
+        .handle_access(AccessNet::BindTcp)?
         .scope(Scope::from_all(KNOWN))?
         .create()?;
     if let Ok(folder) = PathFd::new(state) {

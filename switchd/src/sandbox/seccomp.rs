@@ -65,6 +65,7 @@ const ALLOWED: &[c::c_long] = &[
     c::SYS_getsockname,
     c::SYS_getpeername,
     c::SYS_socketpair,
+    c::SYS_connect,
     c::SYS_close,
     c::SYS_close_range,
     c::SYS_dup,
@@ -176,11 +177,13 @@ const ALLOWED_OLD: &[c::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const ALLOWED_OLD: &[c::c_long] = &[];
 
-/// Requests of ioctl: non-blocking, close-on-exec, "is it a terminal", and what a tap is asked.
+/// Requests of ioctl: non-blocking, close-on-exec, bytes that wait in a socket, "is it a terminal", and what
+/// a tap is asked.
 const IOCTLS: &[u64] = &[
     c::FIONBIO,
     c::FIOCLEX,
     c::FIONREAD,
+    c::TIOCOUTQ,
     c::TCGETS,
     c::TIOCGWINSZ,
     // linux/if_tun.h: TUNGETIFF, TUNSETOFFLOAD, TUNGETVNETHDRSZ.
@@ -214,6 +217,7 @@ fn programs() -> Result<[BpfProgram; 3], Error> {
         c::SYS_clone,
         vec![rule(0, SeccompCmpOp::MaskedEq(c::CLONE_THREAD as u64), c::CLONE_THREAD as u64)?],
     );
+    allowed.insert(c::SYS_socket, sockets()?);
     allowed.insert(c::SYS_ioctl, equal(1, IOCTLS)?);
     allowed.insert(c::SYS_prctl, equal(0, PRCTLS)?);
     // abort() signals its own process and no other.
@@ -223,6 +227,30 @@ fn programs() -> Result<[BpfProgram; 3], Error> {
         build(plain(&[c::SYS_clone3]), SeccompAction::Allow, SeccompAction::Errno(c::ENOSYS as u32))?,
         build(allowed, SeccompAction::Errno(c::EPERM as u32), SeccompAction::Allow)?,
     ])
+}
+
+/// Sockets that need no privilege: TCP and UDP, for what leaves through the host's addresses and for name
+/// servers. There is no bind and no listen: those that wait for others, or ping, come from the broker; and a
+/// raw socket that the broker gave stays on its interface.
+fn sockets() -> Result<Vec<SeccompRule>, Error> {
+    // SOCK_NONBLOCK and SOCK_CLOEXEC stand above these bits.
+    const KIND: u64 = 0xf;
+    let argument = |number, operator, value| {
+        SeccompCondition::new(number, SeccompCmpArgLen::Dword, operator, value)
+    };
+    let mut rules = Vec::new();
+    for family in [c::AF_INET, c::AF_INET6] {
+        for (kind, protocol) in [(c::SOCK_STREAM, c::IPPROTO_TCP), (c::SOCK_DGRAM, c::IPPROTO_UDP)] {
+            for protocol in [0, protocol] {
+                rules.push(SeccompRule::new(vec![
+                    argument(0, SeccompCmpOp::Eq, family as u64)?,
+                    argument(1, SeccompCmpOp::MaskedEq(KIND), kind as u64)?,
+                    argument(2, SeccompCmpOp::Eq, protocol as u64)?,
+                ])?);
+            }
+        }
+    }
+    Ok(rules)
 }
 
 fn rule(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, Error> {
@@ -239,13 +267,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_files_and_time_work_behind_the_filters_and_sockets_do_not() {
+    fn threads_files_and_time_work_behind_the_filters_and_sockets_of_ones_own_do_not() {
         // Filters hold for one thread and those it starts.
         std::thread::spawn(|| {
             restrict().unwrap();
             assert_eq!(std::thread::spawn(|| 7).join().unwrap(), 7);
             assert!(std::fs::read_to_string("/proc/self/status").is_ok());
             assert!(std::net::UdpSocket::bind("127.0.0.1:0").is_err());
+            use rustix::net::{AddressFamily, SocketType, connect, ipproto, socket};
+            let udp = socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap();
+            connect(&udp, &std::net::SocketAddr::from(([127, 0, 0, 1], 9))).unwrap();
+            assert!(socket(AddressFamily::INET6, SocketType::STREAM, Some(ipproto::TCP)).is_ok());
+            for (family, kind, protocol) in [
+                (AddressFamily::INET, SocketType::RAW, Some(ipproto::ICMP)),
+                (AddressFamily::INET, SocketType::DGRAM, Some(ipproto::ICMP)),
+                (AddressFamily::PACKET, SocketType::RAW, None),
+                (AddressFamily::NETLINK, SocketType::RAW, None),
+                (AddressFamily::UNIX, SocketType::STREAM, None),
+            ] {
+                assert!(socket(family, kind, protocol).is_err(), "{family:?} {kind:?}");
+            }
             assert!(std::os::unix::net::UnixStream::pair().is_ok());
             let clock = std::time::Instant::now();
             std::thread::sleep(std::time::Duration::from_millis(1));

@@ -5,14 +5,16 @@
 //! Requests are built with netlink-packet-route. Replies are read attribute by attribute here, taking only
 //! what is used, so that a kernel newer than that crate cannot make a whole list unreadable.
 //!
-//! Errors are the kernel's errno. Not here: routes, neighbours, anything asynchronous but link notices
-//! ([`monitor`]).
+//! Errors are the kernel's errno. Not here: neighbours, anything asynchronous but notices of links
+//! ([`monitor`]) and of the host's addresses and routes ([`host`]).
 
+pub mod host;
 mod link;
 pub mod monitor;
 mod stats;
 pub mod tc;
 
+pub use host::{HostAddress, HostMonitor, HostRoute};
 pub use link::{Change, Link};
 pub use monitor::{LinkEvent, LinkMonitor};
 

@@ -30,6 +30,9 @@ pub struct Facts {
     pub macs: Vec<MacAddr>,
     pub mtu: u32,
     pub carrier: bool,
+    /// Mbit/s; 0: not known.
+    pub speed: u32,
+    pub full_duplex: bool,
 }
 
 pub trait Broker: Send {

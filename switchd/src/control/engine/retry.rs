@@ -204,6 +204,7 @@ impl Engine {
                     self.lose(&port, format!("namespace {name} is gone"));
                 }
             }
+            BrokerNotice::HostChanged | BrokerNotice::Resolv(_) => {}
             BrokerNotice::Lost(_) => self.look_at_links(),
             // The loop ends before this is asked.
             BrokerNotice::End => {}

@@ -43,7 +43,7 @@ impl Broker for BrokerClient {
             mac: mac.0,
         };
         let grant = BrokerClient::open_tap(self, request)?;
-        let facts = Facts { index: grant.index, macs: Vec::new(), mtu: u32::from(mtu), carrier: true };
+        let facts = Facts { index: grant.index, mtu: u32::from(mtu), carrier: true, ..Facts::default() };
         Ok(Opened { device: device(&format!("tap {name}"), TapPort::from_fd(grant.fd))?, facts })
     }
 
@@ -63,6 +63,8 @@ impl Broker for BrokerClient {
             macs: grant.macs.into_iter().map(MacAddr).collect(),
             mtu: grant.mtu,
             carrier: grant.carrier,
+            speed: grant.speed,
+            full_duplex: grant.full_duplex,
         };
         Ok(Opened { device: device(&format!("interface {name}"), NetdevPort::from_fd(grant.fd))?, facts })
     }

@@ -168,7 +168,7 @@ impl Broker for World {
             return Err(errno(2, &format!("tap {name}")));
         }
         world.state.taps.insert((name.to_owned(), netns.map(str::to_owned)), (mtu, mac));
-        let facts = Facts { index: 7, macs: Vec::new(), mtu: u32::from(mtu), carrier: true };
+        let facts = Facts { index: 7, mtu: u32::from(mtu), carrier: true, ..Facts::default() };
         Ok(Opened { device: device(), facts })
     }
 
@@ -205,7 +205,8 @@ impl Broker for World {
             return Err(Refused::rule(format!("interface {name} is held in another role")));
         }
         let macs = vec![MacAddr([2, 0xaa, 0, 0, 0, name.len() as u8])];
-        Ok(Opened { device: device(), facts: Facts { index: 3, macs, mtu: own, carrier: true } })
+        let facts = Facts { index: 3, macs, mtu: own, carrier: true, speed: 10_000, full_duplex: true };
+        Ok(Opened { device: device(), facts })
     }
 
     fn close_netdev(&self, name: &str) -> Result<(), Refused> {
@@ -223,7 +224,9 @@ impl Broker for World {
     fn link(&self, name: &str) -> Result<LinkInfo, Refused> {
         match self.get().state.interfaces.get(name) {
             Some(&mtu) => {
-                Ok(LinkInfo { name: name.to_owned(), index: 3, up: true, carrier: true, mac: None, mtu })
+                let name = name.to_owned();
+                let (speed, full_duplex) = (10_000, true);
+                Ok(LinkInfo { name, index: 3, up: true, carrier: true, mac: None, mtu, speed, full_duplex })
             }
             None => Err(errno(19, &format!("interface {name}"))),
         }
