@@ -323,7 +323,7 @@ impl Worker {
     }
 
     pub(super) fn tell_notices(&mut self) {
-        use switchd_dataplane::DataplaneNotice;
+        use switchd_dataplane::{DataplaneNotice, Shut};
         for notice in self.dataplane.take_notices() {
             let network = |id| self.table.network_names.get(&id).cloned().unwrap_or_else(|| "?".into());
             (self.notices)(match notice {
@@ -332,6 +332,29 @@ impl Worker {
                     mac,
                     from: self.table.port_name(from),
                     to: self.table.port_name(to),
+                },
+                DataplaneNotice::Storm { port, limit } => Notice::Event {
+                    kind: "port.storm",
+                    object: format!("port {}", self.table.port_name(port)),
+                    detail: format!("floods more than {limit} frames a second; the rest is dropped"),
+                },
+                DataplaneNotice::Shut { port, why } => Notice::Shut {
+                    port: self.table.port_name(port),
+                    reason: match why {
+                        Shut::Bpdu => "a BPDU came from the guest".to_owned(),
+                        Shut::Loop { from } if from == port => {
+                            "loop: what it sends comes back to it".to_owned()
+                        }
+                        Shut::Loop { from } => format!("loop with port {}", self.table.port_name(from)),
+                    },
+                },
+                DataplaneNotice::Peer { bond, alive } => Notice::Event {
+                    kind: if alive { "bond.peer-up" } else { "bond.peer-down" },
+                    object: format!("bond {}", self.table.port_name(bond)),
+                    detail: match alive {
+                        true => "the other half of the pair is heard".to_owned(),
+                        false => "nothing is heard of the other half of the pair".to_owned(),
+                    },
                 },
                 DataplaneNotice::Full { network: id, port } => {
                     Notice::Full { network: network(id), port: port.map(|port| self.table.port_name(port)) }
