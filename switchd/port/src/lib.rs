@@ -3,6 +3,7 @@
 //! Every `unsafe` block of the project is in this crate, in a module that says so and with its argument.
 
 pub mod arena;
+pub mod host_egress;
 pub mod host_guard;
 pub mod libpcap;
 pub mod memory;
@@ -18,6 +19,7 @@ use std::io;
 use switchd_wire::Frame;
 
 pub use arena::Arena;
+pub use host_egress::HostEgress;
 pub use netdev::NetdevPort;
 pub use tap::TapPort;
 
@@ -77,5 +79,14 @@ pub trait Port: Send {
     /// Frames that the kernel dropped before we could read them.
     fn kernel_drops(&mut self) -> u64 {
         0
+    }
+    /// Frames wait to be received that the descriptor does not tell of: what was sent has been answered by
+    /// the port itself. Asked after each flush; the worker then marks the port ready.
+    fn pending(&self) -> bool {
+        false
+    }
+    /// The engine behind a gateway whose egress is the host.
+    fn as_host_egress(&mut self) -> Option<&mut HostEgress> {
+        None
     }
 }

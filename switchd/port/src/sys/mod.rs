@@ -8,6 +8,7 @@ pub mod cpu;
 pub mod ethtool;
 pub mod packet;
 pub mod peer;
+pub mod socket;
 pub mod tun;
 
 pub use cpu::{cycles, pin_to_cpu, short_slices};
