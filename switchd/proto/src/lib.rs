@@ -2,4 +2,5 @@
 //! be sent, told and waited for is asked of them. They run in the worker that owns the port, or beside it.
 
 pub mod dhcp;
+pub mod lacp;
 pub mod neighbor;

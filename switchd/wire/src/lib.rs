@@ -11,6 +11,7 @@ pub mod mac;
 pub mod offload;
 pub mod parse;
 pub mod segmentation;
+pub mod slow;
 pub mod vnet;
 
 pub use frame::{Frame, NoTails, Tail, TailSource};
