@@ -81,11 +81,13 @@ pub struct NetworkConfig {
     pub ageing: Duration,
     /// Largest number of learned addresses.
     pub mac_limit: u32,
+    /// Spanning tree runs: BPDUs are for it.
+    pub rstp: bool,
 }
 
 impl Default for NetworkConfig {
     fn default() -> Self {
-        NetworkConfig { mtu: 1500, ageing: Duration::from_secs(300), mac_limit: 16_384 }
+        NetworkConfig { mtu: 1500, ageing: Duration::from_secs(300), mac_limit: 16_384, rstp: false }
     }
 }
 

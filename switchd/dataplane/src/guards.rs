@@ -285,17 +285,6 @@ impl Dataplane {
         }
     }
 
-    /// Spanning tree runs on a network, or no longer: then all its ports forward.
-    pub fn set_rstp(&mut self, network: NetworkId, on: bool) {
-        let Some(home) = self.network_mut(network) else { return };
-        home.rstp = on;
-        if !on {
-            for port in home.members.clone() {
-                self.set_stp(network, PortId(port), StpState::Forwarding);
-            }
-        }
-    }
-
     /// What spanning tree lets a port do in a network. What was learned there is forgotten when it is not to
     /// forward any more.
     pub fn set_stp(&mut self, network: NetworkId, port: PortId, state: StpState) {
@@ -312,6 +301,25 @@ impl Dataplane {
         }
         if state == StpState::Discarding {
             self.flush_in(network.0, Some(port.0));
+        }
+    }
+
+    /// What spanning tree lets a port of the network do.
+    pub fn stp(&self, network: NetworkId, port: PortId) -> StpState {
+        match self.network(network) {
+            Some(home) if home.uplink == port.0 => home.uplink_stp,
+            Some(_) if self.port(port).is_some() => self.cold[port.0 as usize].stp,
+            _ => StpState::Forwarding,
+        }
+    }
+
+    /// Spanning tree runs no longer.
+    pub(crate) fn forward_all(&mut self, network: NetworkId) {
+        let Some(home) = self.network(network) else { return };
+        for port in home.members.clone() {
+            if self.stp(network, PortId(port)) != StpState::Forwarding {
+                self.set_stp(network, PortId(port), StpState::Forwarding);
+            }
         }
     }
 

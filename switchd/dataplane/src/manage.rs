@@ -95,6 +95,10 @@ impl Dataplane {
         let clock = home.clock;
         home.apply(&config);
         home.full_told = false;
+        if !config.rstp {
+            self.forward_all(network);
+        }
+        let Some(home) = self.network(network) else { return };
         if !clock.has_step_of(home.clock) {
             self.flush_in(network.0, None);
         }

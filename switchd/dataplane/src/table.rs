@@ -207,6 +207,7 @@ impl Network {
         self.clock = Clock::new(config.ageing);
         self.frame_max = u32::from(config.mtu) + 14;
         self.limit = config.mac_limit;
+        self.rstp = config.rstp;
     }
 }
 

@@ -289,8 +289,9 @@ fn run(ports: Vec<PortPlan>, joins: Vec<Option<u16>>, fixed: Vec<(u8, usize)>, l
     let mut world = World::new();
     let mut model = Model { network_limit: limit as usize, ..Model::default() };
     let ageing = Duration::from_secs(300);
-    let networks: Vec<NetworkId> =
-        (0..3).map(|_| world.network(NetworkConfig { mac_limit: limit, ageing, mtu: 1500 })).collect();
+    let networks: Vec<NetworkId> = (0..3)
+        .map(|_| world.network(NetworkConfig { mac_limit: limit, ageing, mtu: 1500, rstp: false }))
+        .collect();
     model.networks = vec![vec![]; 3];
     let mut configs = HashMap::new();
     for plan in &ports {

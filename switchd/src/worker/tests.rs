@@ -25,7 +25,8 @@ fn bench() -> Bench {
 
 impl Bench {
     fn network(&self, name: &str) {
-        let config = NetworkConfig { mtu: 1500, ageing: Duration::from_secs(300), mac_limit: 100 };
+        let config =
+            NetworkConfig { mtu: 1500, ageing: Duration::from_secs(300), mac_limit: 100, rstp: false };
         self.worker.run(Command::AddNetwork { name: name.into(), config }).unwrap();
     }
 

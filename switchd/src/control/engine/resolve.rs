@@ -26,6 +26,7 @@ fn net(plan: &config::NetworkPlan) -> Net {
             mtu: plan.mtu,
             ageing: Duration::from_secs(u64::from(plan.ageing)),
             mac_limit: plan.mac_limit,
+            rstp: plan.rstp,
         },
         uplink: plan.uplink.clone().map(|interface| (interface, plan.vlan)),
         statics: plan.fdb.iter().map(|entry| ((entry.mac, entry.vid), entry.port.clone())).collect(),
