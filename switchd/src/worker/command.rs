@@ -93,6 +93,11 @@ pub enum Command {
         network: Key,
         device: Option<Box<dyn Port>>,
     },
+    /// A change to that device while it stands ([`switchd_port::HostEgress::apply`]).
+    ChangeHostEgress {
+        network: Key,
+        change: Box<switchd_port::host_egress::HostEgressChange>,
+    },
     Flows {
         network: Key,
         limit: usize,

@@ -70,6 +70,7 @@ impl Worker {
             Command::Originate { network, side, frames } => self.originate(&network, side, frames),
             Command::SetGateway { .. }
             | Command::SetHostEgress { .. }
+            | Command::ChangeHostEgress { .. }
             | Command::Flows { .. }
             | Command::AddBond { .. }
             | Command::SetBond { .. }
