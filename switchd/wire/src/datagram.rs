@@ -6,7 +6,7 @@
 use crate::checksum::{Sum, pseudo_v4, pseudo_v6};
 use crate::mac::MacAddr;
 use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_UDP};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::net::{Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
 pub const PROTOCOL_ICMP6: u8 = 58;
 const ETHERNET: usize = 14;

@@ -1,3 +1,5 @@
-//! DHCPv4.
+//! DHCPv4: `message` and `options` the format, `server` (RFC 2131 4.3) and `client` (RFC 2131 4.4).
 
+pub mod message;
 pub mod options;
+pub mod server;
