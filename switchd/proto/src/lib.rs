@@ -3,4 +3,5 @@
 
 pub mod dhcp;
 pub mod lacp;
+pub mod lldp;
 pub mod neighbor;

@@ -7,6 +7,7 @@ pub mod bpf;
 pub mod checksum;
 pub mod datagram;
 pub mod frame;
+pub mod lldp;
 pub mod mac;
 pub mod offload;
 pub mod parse;

@@ -92,7 +92,7 @@ impl Lacp {
             return;
         }
         let mut port = Port::new(config, link, &self.config);
-        let kept = self.kept.remove(&number);
+        let kept = if link.up { self.kept.remove(&number) } else { None };
         let resumed = kept.is_some_and(|kept| kept.resume(&mut port, now));
         if !resumed {
             receive::step(&mut port, &self.config, now, receive::Event::Begin);
@@ -136,7 +136,10 @@ impl Lacp {
         if port.refresh_actor(&self.config) {
             port.selected = Selected::Unselected;
         }
-        receive::step(port, &self.config, now, receive::Event::Link);
+        let kept = if link.up { self.kept.remove(&number) } else { None };
+        if !kept.is_some_and(|kept| kept.resume(port, now)) {
+            receive::step(port, &self.config, now, receive::Event::Link);
+        }
         self.run(now);
     }
 
