@@ -1,45 +1,50 @@
-//! The MAC addresses that were chosen for taps: one a port, kept for the port's life.
+//! The MAC addresses that were chosen: one for each tap that is given none, under its port's name; and of
+//! our own stations, `gateway:NET` and `egress:NET` of a NAT network, `bond:BOND` (its system identifier).
+//! Each is kept for the life of what it was chosen for, and no two are the same.
 
 use crate::StoreError;
 use serde::de::Error;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use switchd_api::model::{Desired, Kind};
 use switchd_api::name::Name;
 
 /// Of 2⁴⁰ addresses: one already taken is bad luck, this many in a row is a broken source.
 const TRIES: usize = 256;
 
-/// Bound: ports that are configured or being configured; others are released with the next save.
+/// Of what is not a port.
+const KINDS: [&str; 3] = ["gateway", "egress", "bond"];
+
+/// Bound: what is configured or being configured; the rest is released with the next save.
 #[derive(Default)]
 pub(crate) struct Identities {
-    macs: BTreeMap<Name, [u8; 6]>,
+    macs: BTreeMap<String, [u8; 6]>,
     changed: bool,
 }
 
 impl Identities {
     pub fn parse(text: &str) -> Result<Identities, toml::de::Error> {
-        let lines: BTreeMap<Name, String> = toml::from_str(text)?;
+        let lines: BTreeMap<String, String> = toml::from_str(text)?;
         let mut macs = BTreeMap::new();
         let mut seen = BTreeSet::new();
-        for (port, text) in lines {
+        for (key, text) in lines {
+            let (_, name) = parts(&key);
+            name.parse::<Name>().map_err(|error| toml::de::Error::custom(format!("{key:?}: {error}")))?;
             let mac = mac(&text).ok_or_else(|| {
-                toml::de::Error::custom(format!("port {port}: {text:?} is not the address of a host"))
+                toml::de::Error::custom(format!("{key}: {text:?} is not the address of a host"))
             })?;
             if !seen.insert(mac) {
-                return Err(toml::de::Error::custom(format!(
-                    "port {port}: {text} belongs to another port too"
-                )));
+                return Err(toml::de::Error::custom(format!("{key}: {text} belongs to another one too")));
             }
-            macs.insert(port, mac);
+            macs.insert(key, mac);
         }
         Ok(Identities { macs, changed: false })
     }
 
     pub fn text(&self) -> String {
         let mut text = String::new();
-        for (port, [a, b, c, d, e, f]) in &self.macs {
-            // A name needs quotes only for its dots; they do no harm.
-            let _ = writeln!(text, "\"{port}\" = \"{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}\"");
+        for (key, [a, b, c, d, e, f]) in &self.macs {
+            let _ = writeln!(text, "\"{key}\" = \"{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}\"");
         }
         text
     }
@@ -52,27 +57,27 @@ impl Identities {
         self.changed = false;
     }
 
-    pub fn get(&self, port: &Name) -> Option<[u8; 6]> {
-        self.macs.get(port).copied()
+    pub fn get(&self, key: &str) -> Option<[u8; 6]> {
+        self.macs.get(key).copied()
     }
 
-    pub fn all(&self) -> &BTreeMap<Name, [u8; 6]> {
+    pub fn all(&self) -> &BTreeMap<String, [u8; 6]> {
         &self.macs
     }
 
-    pub fn retain(&mut self, keep: impl Fn(&Name) -> bool) {
+    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         let before = self.macs.len();
-        self.macs.retain(|port, _| keep(port));
+        self.macs.retain(|key, _| keep(key));
         self.changed |= self.macs.len() != before;
     }
 
     pub fn assign(
         &mut self,
-        port: &Name,
+        key: &str,
         in_use: impl Fn([u8; 6]) -> bool,
         mut random: impl FnMut() -> [u8; 6],
     ) -> Result<[u8; 6], StoreError> {
-        if let Some(mac) = self.get(port) {
+        if let Some(mac) = self.get(key) {
             return Ok(mac);
         }
         for _ in 0..TRIES {
@@ -80,13 +85,28 @@ impl Identities {
             // Locally administered, unicast.
             let mac = [0x02, b, c, d, e, f];
             if !in_use(mac) && !self.macs.values().any(|&taken| taken == mac) {
-                self.macs.insert(port.clone(), mac);
+                self.macs.insert(key.to_owned(), mac);
                 self.changed = true;
                 return Ok(mac);
             }
         }
         Err(StoreError::NoAddress { tries: TRIES })
     }
+}
+
+/// Whether what the key stands for is configured.
+pub(crate) fn is_configured(desired: &Desired, key: &str) -> bool {
+    match parts(key) {
+        (None, port) => desired.port.contains_key(port),
+        (Some("bond"), bond) => desired.bond.contains_key(bond),
+        (Some(_), network) => desired.network.get(network).is_some_and(|spec| spec.kind == Kind::Nat),
+    }
+}
+
+/// Its kind, none for a port, and its name.
+fn parts(key: &str) -> (Option<&'static str>, &str) {
+    let kind = KINDS.into_iter().find_map(|kind| Some((kind, key.strip_prefix(kind)?.strip_prefix(':')?)));
+    kind.map_or((None, key), |(kind, name)| (Some(kind), name))
 }
 
 /// Unicast, not zero, as [`Identities::text`] writes it.

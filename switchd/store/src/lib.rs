@@ -1,8 +1,9 @@
-//! All that must survive: the desired state and the ports' addresses, in files written whole.
+//! All that must survive: the desired state and the addresses of our own, in files written whole.
 //!
 //! ```text
 //! STATE/desired.toml      STATE/desired.toml.prev       what the user asked for, now and before
-//! STATE/identities.toml   STATE/identities.toml.prev    port → MAC address, for the port's life
+//! STATE/identities.toml   STATE/identities.toml.prev    port, gateway, bond → MAC address, for its life
+//! STATE/leases.redb                                     see `leases`
 //! ```
 //!
 //! A file is written to a temporary name beside it, synced, and renamed; then the folder is synced. So a
@@ -13,11 +14,12 @@
 //! guest's network away.
 //!
 //! Limits: [`MAX_FILE`] bytes a file. One writer: who opens the store sees to it that there is one daemon a
-//! state directory. Left out: leases and flows, which need a database.
+//! state directory. Left out: flows.
 
 mod document;
 mod fs;
 mod identities;
+pub mod leases;
 #[cfg(test)]
 mod simulated;
 #[cfg(test)]
@@ -115,7 +117,7 @@ impl<F: Fs> Store<F> {
         self.save_identities()?;
         let text = toml::to_string(desired).expect("the model is representable in TOML");
         self.desired.save(&self.fs, &text)?;
-        self.identities.retain(|port| desired.port.contains_key(port));
+        self.identities.retain(|key| identities::is_configured(desired, key));
         // Saved again with the next change if this fails: an address too many does no harm.
         let _ = self.save_identities();
         Ok(())
@@ -129,24 +131,24 @@ impl<F: Fs> Store<F> {
         Ok(())
     }
 
-    /// The address kept for the port.
-    pub fn identity(&self, port: &Name) -> Option<[u8; 6]> {
-        self.identities.get(port)
+    /// The address kept under the key: a port's name, `gateway:NET`, `egress:NET` or `bond:BOND`.
+    pub fn identity(&self, key: &str) -> Option<[u8; 6]> {
+        self.identities.get(key)
     }
 
-    pub fn identities(&self) -> &BTreeMap<Name, [u8; 6]> {
+    pub fn identities(&self) -> &BTreeMap<String, [u8; 6]> {
         self.identities.all()
     }
 
-    /// The port's address, chosen now if it has none: 02 and five octets of `random`, not one that `in_use`
-    /// knows or another port has. It is on the disk when [`Store::save_desired`] has returned, and is
-    /// released by a `save_desired` without the port.
+    /// The address under the key, chosen now if it has none: 02 and five octets of `random`, not one that
+    /// `in_use` knows or that stands under another key. It is on the disk when [`Store::save_desired`] has
+    /// returned, and is released by a `save_desired` without what the key stands for.
     pub fn assign(
         &mut self,
-        port: &Name,
+        key: &str,
         in_use: impl Fn([u8; 6]) -> bool,
         random: impl FnMut() -> [u8; 6],
     ) -> Result<[u8; 6], StoreError> {
-        self.identities.assign(port, in_use, random)
+        self.identities.assign(key, in_use, random)
     }
 }

@@ -219,10 +219,10 @@ fn with_failures(hard_links: bool, crash: bool, look: impl Fn(&Simulated, Result
         let fs = Simulated::new(hard_links);
         let (mut store, _) = Store::open_on(fs.clone(), dir).unwrap();
         for ports in [1, 2] {
-            store.assign(&name("vm0"), |_| false, counter()).unwrap();
+            store.assign("vm0", |_| false, counter()).unwrap();
             store.save_desired(&desired(ports)).unwrap();
         }
-        store.assign(&name("vm2"), |_| false, counter()).unwrap();
+        store.assign("vm2", |_| false, counter()).unwrap();
         (fs, store)
     };
     let (fs, mut store) = prepare();
@@ -254,8 +254,8 @@ fn a_kill_or_an_error_at_any_operation_leaves_old_or_new() {
                 let new = loaded.desired == Some(desired(3));
                 assert!(new || loaded.desired == Some(desired(2)), "{:?}", fs.names());
                 assert!(new || result.is_err(), "it was said to be saved");
-                assert!(!new || store.identity(&name("vm2")).is_some(), "saved, but its address is lost");
-                assert!(store.identity(&name("vm0")).is_some());
+                assert!(!new || store.identity("vm2").is_some(), "saved, but its address is lost");
+                assert!(store.identity("vm0").is_some());
             });
         }
     }
@@ -270,8 +270,8 @@ fn a_power_cut_at_any_operation_leaves_old_or_new() {
                 let new = loaded.desired == Some(desired(3));
                 assert!(new || loaded.desired == Some(desired(2)), "{:?}", left.names());
                 assert!(new || result.is_err(), "it was said to be saved");
-                assert!(!new || store.identity(&name("vm2")).is_some(), "saved, but its address is lost");
-                assert!(store.identity(&name("vm0")).is_some());
+                assert!(!new || store.identity("vm2").is_some(), "saved, but its address is lost");
+                assert!(store.identity("vm0").is_some());
             }
         });
     }
@@ -307,17 +307,17 @@ fn an_address_is_kept_while_the_port_is_and_released_after() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = Store::open(dir.path()).unwrap();
     let mut random = counter();
-    let first = store.assign(&name("vm0"), |_| false, &mut random).unwrap();
+    let first = store.assign("vm0", |_| false, &mut random).unwrap();
     assert_eq!(first, [2, 0, 0, 0, 0, 1]);
-    assert_eq!(store.assign(&name("vm0"), |_| false, &mut random).unwrap(), first);
+    assert_eq!(store.assign("vm0", |_| false, &mut random).unwrap(), first);
     store.save_desired(&desired(1)).unwrap();
     let (mut store, _) = Store::open(dir.path()).unwrap();
-    assert_eq!(store.identity(&name("vm0")), Some(first));
+    assert_eq!(store.identity("vm0"), Some(first));
     // Detached and attached again: another one.
     store.save_desired(&desired(0)).unwrap();
     let (mut store, _) = Store::open(dir.path()).unwrap();
     assert!(store.identities().is_empty());
-    let second = store.assign(&name("vm0"), |_| false, &mut random).unwrap();
+    let second = store.assign("vm0", |_| false, &mut random).unwrap();
     assert_ne!(second, first);
 }
 
@@ -326,11 +326,11 @@ fn an_address_in_use_is_not_given() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = Store::open(dir.path()).unwrap();
     let in_use = |mac: [u8; 6]| mac[5] <= 3;
-    assert_eq!(store.assign(&name("a"), in_use, counter()).unwrap(), [2, 0, 0, 0, 0, 4]);
-    assert_eq!(store.assign(&name("b"), in_use, counter()).unwrap(), [2, 0, 0, 0, 0, 5]);
-    let error = store.assign(&name("c"), |_| true, || [7; 6]).unwrap_err();
+    assert_eq!(store.assign("a", in_use, counter()).unwrap(), [2, 0, 0, 0, 0, 4]);
+    assert_eq!(store.assign("b", in_use, counter()).unwrap(), [2, 0, 0, 0, 0, 5]);
+    let error = store.assign("c", |_| true, || [7; 6]).unwrap_err();
     assert_eq!(error.to_string(), "no free MAC address was found in 256 tries");
-    assert_eq!(store.identity(&name("c")), None);
+    assert_eq!(store.identity("c"), None);
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn damaged_identities_fall_back_or_are_refused() {
     ] {
         fs::write(&path, sealed(bad)).unwrap();
         let (store, loaded) = Store::open(dir.path()).unwrap();
-        assert_eq!(store.identity(&name("vm0")), Some([2, 0, 0, 0, 0, 9]));
+        assert_eq!(store.identity("vm0"), Some([2, 0, 0, 0, 0, 9]));
         assert!(loaded.warnings[0].ends_with("taps made since get new addresses"), "{:?}", loaded.warnings);
     }
     fs::write(dir.path().join("identities.toml.prev"), "").unwrap();
