@@ -13,9 +13,11 @@
 //! The bond's link is up while at least `min-links` members (and one at least) distribute, or while the other
 //! half of an MLAG pair does. Members: at most [`MEMBERS_MAX`].
 
+use crate::announce::Announcements;
 use crate::config::{BondConfig, BondMode, Refusal};
 use crate::distributor::Buckets;
 use crate::manage::Dataplane;
+use crate::peer::Peer;
 use crate::rim::PortId;
 use crate::table::{NONE, Role};
 use switchd_wire::MacAddr;
@@ -49,11 +51,22 @@ pub(crate) struct Bond {
     pub min_links: u32,
     pub members: Vec<Member>,
     pub buckets: Buckets,
+    pub announcements: Announcements,
+    pub peer: Option<Box<Peer>>,
 }
 
 impl Bond {
     fn new(port: u32, config: BondConfig, min_links: u32) -> Bond {
-        Bond { alive: true, port, config, min_links, members: Vec::new(), buckets: Buckets::new() }
+        Bond {
+            alive: true,
+            port,
+            config,
+            min_links,
+            members: Vec::new(),
+            buckets: Buckets::new(),
+            announcements: Announcements::default(),
+            peer: None,
+        }
     }
 
     pub fn distributing(&self) -> usize {
@@ -69,6 +82,15 @@ impl Dataplane {
     /// Adds a bond without members, so without link. `own` are the addresses of its interfaces.
     pub fn add_bond(&mut self, own: Vec<MacAddr>, config: BondConfig, min_links: u32) -> PortId {
         let port = self.add_uplink(own);
+        self.make_bond(port, config, min_links);
+        port
+    }
+
+    /// Makes an uplink a bond, without members: its link goes down.
+    pub fn make_bond(&mut self, port: PortId, config: BondConfig, min_links: u32) {
+        if !self.port(port).is_some_and(|here| here.uplink.is_some() && here.role == Role::Single) {
+            return;
+        }
         let bond = Bond::new(port.0, config, min_links);
         let index = match self.bonds.iter().position(|bond| !bond.alive) {
             Some(free) => {
@@ -82,7 +104,7 @@ impl Dataplane {
         };
         let here = &mut self.ports[port.0 as usize];
         (here.role, here.bond) = (Role::Bond, index as u32);
-        port
+        self.refresh_bond(port);
     }
 
     pub(crate) fn bond(&self, port: PortId) -> Option<&Bond> {
@@ -181,15 +203,17 @@ impl Dataplane {
         match role {
             Role::Single => {}
             Role::Bond => {
-                let members = std::mem::take(&mut self.bonds[index].members);
+                let members = std::mem::take(&mut self.bonds[index].members).into_iter();
+                let peer = self.bonds[index].peer.take().map(|peer| peer.port);
                 self.bonds[index].alive = false;
-                for member in members {
-                    self.remove_port(PortId(member.port));
+                for port in members.map(|member| member.port).chain(peer) {
+                    self.remove_port(PortId(port));
                 }
             }
             Role::Member | Role::Peer => {
                 let bond = &mut self.bonds[index];
                 bond.members.retain(|member| member.port != port.0);
+                bond.peer.take_if(|peer| peer.port == port.0);
                 let bond = PortId(bond.port);
                 self.refresh_bond(bond);
             }

@@ -3,6 +3,7 @@
 //! One straight function over a burst, a file a stage. See `docs/ARCHITECTURE.md`.
 
 pub mod addresses;
+pub mod announce;
 pub mod bonds;
 mod collector;
 pub mod config;
@@ -18,6 +19,7 @@ mod lookup;
 pub mod manage;
 pub mod mirrors;
 pub mod notices;
+mod peer;
 mod process;
 pub mod rim;
 mod storm;

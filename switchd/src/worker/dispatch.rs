@@ -25,8 +25,10 @@ impl Worker {
     /// Hands out what was trapped and sends what the dataplane made, until there is nothing left.
     pub(super) fn dispatch(&mut self, now: u64) {
         for _ in 0..ROUNDS {
-            for trapped in self.dataplane.take_trapped() {
-                self.hand_out(now, trapped);
+            let trapped = self.dataplane.take_trapped();
+            if !trapped.is_empty() {
+                trapped.into_iter().for_each(|trapped| self.hand_out(now, trapped));
+                self.apply_links(now);
             }
             if !self.dataplane.has_born() {
                 return;
@@ -38,7 +40,9 @@ impl Worker {
 
     fn hand_out(&mut self, now: u64, trapped: Trapped) {
         match trapped.kind {
-            TrapKind::Slow | TrapKind::Lldp | TrapKind::Bpdu | TrapKind::Loop => self.links.trapped(now, &trapped),
+            TrapKind::Slow | TrapKind::Lldp | TrapKind::Bpdu | TrapKind::Loop => {
+                self.links.trapped(now, &trapped)
+            }
             kind => {
                 let network = trapped.network.and_then(|id| self.table.network_names.get(&id).cloned());
                 let Some(network) = network else { return };

@@ -22,6 +22,7 @@ fn describe(slot: &PortSlot) -> String {
     match &slot.place {
         Place::Guest { network, .. } => format!("network {network}"),
         Place::Uplink { .. } => "uplink".to_owned(),
+        Place::Member { bond } => format!("bond {bond}"),
     }
 }
 
@@ -71,13 +72,19 @@ impl Worker {
             Command::SetGateway { .. }
             | Command::SetHostEgress { .. }
             | Command::ChangeHostEgress { .. }
-            | Command::Flows { .. }
-            | Command::AddBond { .. }
-            | Command::SetBond { .. }
-            | Command::AddMember { .. }
-            | Command::RemoveMember { .. }
-            | Command::Bonds { .. }
-            | Command::Neighbors { .. } => Err(refused("not yet")),
+            | Command::Flows { .. } => Err(refused("not yet")),
+            Command::AddBond { name, bond } => self.add_bond(name, *bond),
+            Command::SetBond { name, config } => self.set_bond(&name, config),
+            Command::AddMember { bond, member } => self.add_member(&bond, *member),
+            Command::RemoveMember { bond, member } => self.remove_member(&bond, &member),
+            Command::Bonds { reply } => {
+                let _ = reply.send(self.bond_rows());
+                Ok(())
+            }
+            Command::Neighbors { reply } => {
+                let _ = reply.send(self.neighbor_rows());
+                Ok(())
+            }
             Command::Take { networks, reply } => {
                 let shard = self.take(&networks)?;
                 let _ = reply.send(shard);
@@ -97,7 +104,8 @@ impl Worker {
         }
         let id = self.dataplane.add_network(config.clone());
         self.table.network_names.insert(id, name.clone());
-        self.table.networks.insert(name.clone(), NetworkSlot { name, config, id });
+        self.table.networks.insert(name.clone(), NetworkSlot { name: name.clone(), config, id });
+        self.refresh_bridge(&name);
         Ok(())
     }
 
@@ -107,6 +115,7 @@ impl Worker {
         if let Some(slot) = self.table.networks.get_mut(name) {
             slot.config = config;
         }
+        self.refresh_bridge(name);
         Ok(())
     }
 
@@ -116,6 +125,7 @@ impl Worker {
             let port = self.table.port_name(port);
             return Err(CommandError::Refused(format!("network {name} still has port {port}")));
         }
+        self.drop_bridge(name);
         self.dataplane.remove_network(id);
         self.table.network_names.remove(&id);
         self.table.networks.remove(name);
@@ -133,26 +143,19 @@ impl Worker {
                 self.dataplane.add_port(network, config.clone())
             }
             Place::Uplink { own, .. } => self.dataplane.add_uplink(own.clone()),
+            Place::Member { bond } => return Err(CommandError::Unknown(bond.clone())),
         };
-        let slot = PortSlot {
-            name,
-            place,
-            device: None,
-            offloads: Offloads::default(),
-            carrier: true,
-            ready: false,
-            queued: false,
-            unreadable: 0,
-            kernel_drops: 0,
-        };
+        let slot = PortSlot::new(name, place, true);
         self.table.insert_port(id, slot);
         self.name_in_captures(id);
         let opened = self.open_device(id, device);
         if opened.is_err() {
             self.table.remove_port(id);
             self.dataplane.remove_port(id);
+            return opened;
         }
-        opened
+        self.speak_on(id);
+        Ok(())
     }
 
     /// Captures name their interfaces after ports.
@@ -177,6 +180,7 @@ impl Worker {
 
     pub(super) fn remove_port(&mut self, name: &Key) -> Outcome {
         let id = self.table.port_id(name)?;
+        self.leave_links(name, id);
         self.close_device(id);
         self.ready.retain(|&port| port != id);
         self.table.remove_port(id);
@@ -188,8 +192,9 @@ impl Worker {
         let (network_id, id) = (self.table.network_id(&network)?, self.table.port_id(uplink)?);
         self.dataplane.join_uplink(network_id, id, vid).map_err(refused)?;
         if let Some(PortSlot { place: Place::Uplink { joined, .. }, .. }) = self.table.port_mut(id) {
-            joined.push((network, vid));
+            joined.push((network.clone(), vid));
         }
+        self.refresh_bridge(&network);
         Ok(())
     }
 
@@ -199,11 +204,16 @@ impl Worker {
         if let Some(PortSlot { place: Place::Uplink { joined, .. }, .. }) = self.table.port_mut(id) {
             joined.retain(|(home, _)| home != network);
         }
+        self.refresh_bridge(network);
         Ok(())
     }
 
     fn set_own(&mut self, uplink: &Key, addresses: Vec<switchd_wire::MacAddr>) -> Outcome {
         let id = self.table.port_id(uplink)?;
+        if let Some(Place::Member { bond }) = self.table.port(id).map(|slot| slot.place.clone()) {
+            self.set_member_own(&bond, uplink, addresses);
+            return Ok(());
+        }
         self.dataplane.set_own(id, addresses.clone());
         if let Some(PortSlot { place: Place::Uplink { own, .. }, .. }) = self.table.port_mut(id) {
             *own = addresses;
@@ -276,6 +286,7 @@ impl Worker {
     pub(super) fn update_link(&mut self, id: PortId) {
         let up = self.table.port(id).is_some_and(|slot| slot.carrier && slot.device.is_some());
         self.dataplane.set_link(id, up);
+        self.tell_link(id, up);
     }
 
     pub(super) fn add_mirror(&mut self, name: Key, mirror: Mirror) -> Outcome {
@@ -361,7 +372,7 @@ impl Worker {
             let kernel_drops = slot.device.as_mut().map_or(0, |device| device.kernel_drops());
             snapshot.ports.push(PortSnapshot {
                 name: slot.name.clone(),
-                link: slot.carrier && slot.device.is_some(),
+                link: self.dataplane.link(id),
                 addresses: self.dataplane.addresses_behind(id),
                 counters: self.dataplane.port_counters(id).clone(),
                 kernel_drops: slot.kernel_drops + kernel_drops,

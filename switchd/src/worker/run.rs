@@ -296,7 +296,7 @@ impl Worker {
     fn time_to_timer(&self, now: u64) -> Option<Duration> {
         let expire = self.dataplane.has_dynamic_addresses().then_some(self.expire_at);
         let look = (!self.unwatched.is_empty()).then_some(now + LOOK_EVERY);
-        let next = [expire, look, self.capture_flush_at].into_iter().flatten().min()?;
+        let next = [expire, look, self.capture_flush_at, self.next_link_timer()].into_iter().flatten().min()?;
         Some(Duration::from_nanos(next.saturating_sub(now)))
     }
 
@@ -307,6 +307,7 @@ impl Worker {
             self.tell_notices();
             self.expire_at = now + EXPIRE_EVERY;
         }
+        self.link_timers(now);
         if self.capture_flush_at.is_some_and(|at| now >= at) {
             self.flush_captures(now);
         }

@@ -4,15 +4,38 @@
 //! side before it goes on. The move takes everything: tables with the ages of their addresses, devices,
 //! mirrors with their rings, counters. Meanwhile frames wait in the kernel's queues.
 
-use super::command::{CommandError, Key, NetworkConfig, Outcome, Shard};
+use super::bonds::{BondSlot, MemberSlot, member_name, peer_name};
+use super::command::{Bond, BondSettings, CommandError, Key, Member, NetworkConfig, Outcome, Shard};
 use super::run::Worker;
 use super::table::{MirrorSlot, Place, PortSlot, Target};
 use switchd_dataplane::{FdbRow, NetworkCounters, PortCounters, PortId};
 
 pub struct Contents {
     networks: Vec<Network>,
-    ports: Vec<(PortSlot, PortCounters)>,
+    ports: Vec<Moved>,
     mirrors: Vec<MirrorSlot>,
+}
+
+struct Moved {
+    slot: PortSlot,
+    counters: PortCounters,
+    /// By a guard.
+    shut: bool,
+    /// Of a port that is a bond.
+    bond: Option<MovedBond>,
+}
+
+struct MovedBond {
+    settings: BondSettings,
+    kept: Option<Vec<u8>>,
+    members: Vec<MovedMember>,
+}
+
+struct MovedMember {
+    member: MemberSlot,
+    is_peer: bool,
+    slot: PortSlot,
+    counters: PortCounters,
 }
 
 struct Network {
@@ -37,19 +60,68 @@ impl Worker {
         }
         let mut ports = Vec::new();
         for &id in &ids {
-            let counters = self.dataplane.port_counters(id).clone();
-            let device = self.detach_device(id);
-            self.ready.retain(|&port| port != id);
-            self.dataplane.remove_port(id);
-            if let Some(mut slot) = self.table.remove_port(id) {
-                slot.device = device;
-                ports.push((slot, counters));
+            let name = self.table.port_name(id);
+            let bond = self.lift_bond(&name);
+            let shut = self.dataplane.is_shut(id);
+            self.leave_links(&name, id);
+            if let Some((slot, counters)) = self.lift_port(id) {
+                ports.push(Moved { slot, counters, shut, bond });
             }
         }
         for name in names {
             self.remove_network(name)?;
         }
         Ok(Shard(Box::new(Contents { networks, ports, mirrors })))
+    }
+
+    fn lift_port(&mut self, id: PortId) -> Option<(PortSlot, PortCounters)> {
+        let counters = self.dataplane.port_counters(id).clone();
+        let device = self.detach_device(id);
+        self.ready.retain(|&port| port != id);
+        self.dataplane.remove_port(id);
+        let mut slot = self.table.remove_port(id)?;
+        slot.device = device;
+        Some((slot, counters))
+    }
+
+    /// Takes a bond apart: its members with their devices, and what its machines were.
+    fn lift_bond(&mut self, name: &Key) -> Option<MovedBond> {
+        let now = self.now();
+        let BondSlot { settings, members, peer, kept, .. } = self.table.bonds.remove(name)?;
+        let slots = members.into_iter().map(|member| (member_name(&member.interface), member, false));
+        let peer = peer.into_iter().map(|peer| (peer_name(&peer.interface), peer, true));
+        let mut moved = Vec::new();
+        for (port, member, is_peer) in slots.chain(peer) {
+            let Ok(id) = self.table.port_id(&port) else { continue };
+            if !is_peer {
+                self.links.remove_member(now, name, id);
+            }
+            if let Some((slot, counters)) = self.lift_port(id) {
+                moved.push(MovedMember { member, is_peer, slot, counters });
+            }
+        }
+        self.links.remove_bond(now, name);
+        Some(MovedBond { settings, kept, members: moved })
+    }
+
+    fn put_bond(&mut self, name: Key, bond: MovedBond) -> Outcome {
+        let MovedBond { settings, kept, members } = bond;
+        self.add_bond(name.clone(), Bond { settings, members: Vec::new(), peer: None, kept })?;
+        for MovedMember { member, is_peer, slot, counters } in members {
+            let MemberSlot { interface, number, own, speed, full_duplex } = member;
+            let PortSlot { name: port, device, carrier, unreadable, kernel_drops, .. } = slot;
+            let member = Member { interface, number, own, speed, full_duplex, carrier, device };
+            match is_peer {
+                true => self.add_peer(&name, member)?,
+                false => self.add_member(&name, member)?,
+            }
+            let id = self.table.port_id(&port)?;
+            if let Some(slot) = self.table.port_mut(id) {
+                (slot.unreadable, slot.kernel_drops) = (unreadable, kernel_drops);
+            }
+            self.dataplane.restore_port_counters(id, counters);
+        }
+        Ok(())
     }
 
     /// All ports of these networks; refused when an uplink among them serves a network that is to stay.
@@ -74,7 +146,9 @@ impl Worker {
     }
 
     fn mirrors_of(&self, networks: &[Key], ids: &[PortId]) -> Vec<Key> {
-        let ports: Vec<Key> = ids.iter().map(|&id| self.table.port_name(id)).collect();
+        let mut ports: Vec<Key> = ids.iter().map(|&id| self.table.port_name(id)).collect();
+        let members: Vec<PortId> = ports.iter().flat_map(|port| self.table.members_of(port)).collect();
+        ports.extend(members.into_iter().map(|id| self.table.port_name(id)));
         let moves = |mirror: &&MirrorSlot| {
             let target = matches!(&mirror.target, Target::Port(port) if ports.contains(port));
             target
@@ -89,8 +163,8 @@ impl Worker {
         for network in &networks {
             self.add_network(network.name.clone(), network.config.clone())?;
         }
-        for (slot, counters) in ports {
-            self.put_port(slot, counters)?;
+        for port in ports {
+            self.put_port(port)?;
         }
         let now = self.now();
         for network in networks {
@@ -108,13 +182,17 @@ impl Worker {
         Ok(())
     }
 
-    fn put_port(&mut self, slot: PortSlot, counters: PortCounters) -> Outcome {
+    fn put_port(&mut self, moved: Moved) -> Outcome {
+        let Moved { slot, counters, shut, bond } = moved;
         let PortSlot { name, place, device, carrier, unreadable, kernel_drops, .. } = slot;
         let (place, joined) = match place {
             Place::Uplink { own, joined } => (Place::Uplink { own, joined: Vec::new() }, joined),
             guest => (guest, Vec::new()),
         };
-        self.add_port(name.clone(), place, device)?;
+        match bond {
+            Some(bond) => self.put_bond(name.clone(), bond)?,
+            None => self.add_port(name.clone(), place, device)?,
+        }
         for (network, vid) in joined {
             self.join(network, &name, vid)?;
         }
@@ -124,6 +202,9 @@ impl Worker {
         }
         self.update_link(id);
         self.dataplane.restore_port_counters(id, counters);
+        if shut {
+            self.dataplane.restore_shut(id);
+        }
         Ok(())
     }
 }

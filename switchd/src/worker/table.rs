@@ -1,5 +1,6 @@
 //! What a worker owns, by the names that users give and by the indices of the dataplane.
 
+use super::bonds::BondSlot;
 use super::command::{CommandError, Key, NetworkConfig, PortConfig, Wanted};
 use std::collections::HashMap;
 use switchd_capture::{filter::Program, ring::Producer};
@@ -10,8 +11,18 @@ use switchd_wire::MacAddr;
 /// Where a port stands.
 #[derive(Clone)]
 pub enum Place {
-    Guest { network: Key, config: PortConfig },
-    Uplink { own: Vec<MacAddr>, joined: Vec<(Key, Option<u16>)> },
+    Guest {
+        network: Key,
+        config: PortConfig,
+    },
+    Uplink {
+        own: Vec<MacAddr>,
+        joined: Vec<(Key, Option<u16>)>,
+    },
+    /// A member of a bond, or the link to its other half.
+    Member {
+        bond: Key,
+    },
 }
 
 pub struct PortSlot {
@@ -27,6 +38,23 @@ pub struct PortSlot {
     pub unreadable: u64,
     /// Kernel drops of devices that the port had before.
     pub kernel_drops: u64,
+}
+
+impl PortSlot {
+    /// Without a device.
+    pub fn new(name: Key, place: Place, carrier: bool) -> PortSlot {
+        PortSlot {
+            name,
+            place,
+            device: None,
+            offloads: Offloads::default(),
+            carrier,
+            ready: false,
+            queued: false,
+            unreadable: 0,
+            kernel_drops: 0,
+        }
+    }
 }
 
 pub struct NetworkSlot {
@@ -65,6 +93,9 @@ pub struct Table {
     pub network_names: HashMap<NetworkId, Key>,
     pub mirrors: Vec<Option<MirrorSlot>>,
     pub mirror_names: HashMap<Key, MirrorId>,
+    pub bonds: HashMap<Key, BondSlot>,
+    /// Networks on which spanning tree runs, and the ports that it was told of.
+    pub bridges: HashMap<Key, Vec<PortId>>,
 }
 
 impl Table {
@@ -117,11 +148,21 @@ impl Table {
         Some((id, self.mirrors.get_mut(usize::from(id.0))?.take()?))
     }
 
+    /// The members of a bond, and the link to its other half.
+    pub fn members_of(&self, bond: &Key) -> Vec<PortId> {
+        let ids = self.ports.iter().enumerate();
+        let stands = |slot: &PortSlot| matches!(&slot.place, Place::Member { bond: home } if home == bond);
+        ids.filter(|(_, slot)| slot.as_ref().is_some_and(stands))
+            .map(|(index, _)| PortId(index as u32))
+            .collect()
+    }
+
     /// The ports of a network, uplinks included, in the order of their indices.
     pub fn members(&self, network: &Key) -> Vec<PortId> {
         let stands = |slot: &PortSlot| match &slot.place {
             Place::Guest { network: home, .. } => home == network,
             Place::Uplink { joined, .. } => joined.iter().any(|(home, _)| home == network),
+            Place::Member { .. } => false,
         };
         let ids = self.ports.iter().enumerate();
         ids.filter(|(_, slot)| slot.as_ref().is_some_and(stands))

@@ -1,0 +1,99 @@
+//! Announcements after a fail-over: upstream learns at once where the guests are now.
+//!
+//! When the active member of an active-backup bond changes, the switch at the far end still sends to the
+//! old one. For every address of the bond's networks that is not behind the bond itself a RARP request
+//! (RFC 903) goes out from that address, tagged as the network is there: any switch learns from it, and
+//! no host answers it. Up to [`STEP`] leave every [`EVERY`], and up to [`ADDRESSES_MAX`] in all; the rest
+//! (none in practice) is learned from traffic.
+
+use crate::fdb;
+use crate::gateway::Born;
+use crate::manage::Dataplane;
+use crate::rim::PortId;
+use crate::table::NONE;
+use crate::trap::Origin;
+use std::collections::VecDeque;
+use switchd_wire::{MacAddr, VnetHeader};
+
+pub const STEP: usize = 64;
+pub const EVERY: u64 = 5_000_000;
+pub const ADDRESSES_MAX: usize = 16_384;
+
+/// What is still to be said.
+#[derive(Default)]
+pub(crate) struct Announcements {
+    /// Address, VLAN on the uplink, VLAN within the network (0: none).
+    queue: VecDeque<(MacAddr, u16, u16)>,
+    at: u64,
+}
+
+fn rarp(mac: MacAddr, outer: u16, inner: u16) -> Vec<u8> {
+    let mut bytes = [[0xff; 6], mac.0].concat();
+    for vid in [outer, inner].into_iter().filter(|&vid| vid != 0) {
+        bytes.extend([0x81, 0x00]);
+        bytes.extend(vid.to_be_bytes());
+    }
+    bytes.extend([0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3]);
+    bytes.extend(mac.0);
+    bytes.extend([0; 4]);
+    bytes.extend(mac.0);
+    bytes.extend([0; 4]);
+    bytes.resize(bytes.len().max(60), 0);
+    bytes
+}
+
+impl Dataplane {
+    /// Another member carries the bond now.
+    pub fn announce(&mut self, now: u64, port: PortId) {
+        let Some(uplink) = self.port(port).and_then(|here| here.uplink.as_deref()) else { return };
+        let mut queue = VecDeque::new();
+        for network in uplink.networks() {
+            let Some(home) = self.networks.get(network as usize) else { continue };
+            let tick = home.clock.tick(now);
+            let ours = home.fdb.iter().filter(|entry| entry.port() != port.0);
+            let fresh = ours.filter(|entry| !home.clock.is_old(*entry, tick));
+            let room = ADDRESSES_MAX - queue.len();
+            queue.extend(
+                fresh
+                    .map(|entry| (fdb::mac_of(entry.key), home.uplink_vid, fdb::fid_of(entry.key)))
+                    .take(room),
+            );
+        }
+        if let Some(bond) = self.bond_mut(port) {
+            bond.announcements = Announcements { queue, at: now };
+        }
+    }
+
+    /// Says what is due.
+    pub(crate) fn announce_due(&mut self, now: u64) {
+        let Dataplane { bonds, born, .. } = self;
+        for bond in bonds.iter_mut().filter(|bond| bond.alive && bond.port != NONE) {
+            let due = &mut bond.announcements;
+            if due.queue.is_empty() || now < due.at {
+                continue;
+            }
+            due.at = now + EVERY;
+            for (mac, outer, inner) in due.queue.drain(..due.queue.len().min(STEP)) {
+                let bytes = rarp(mac, outer, inner);
+                let origin = Origin::Port(PortId(bond.port));
+                born.push(Born { origin, bytes, vnet: VnetHeader::default() });
+            }
+        }
+    }
+
+    pub(crate) fn next_announcement(&self) -> Option<u64> {
+        let waiting = self.bonds.iter().filter(|bond| bond.alive && !bond.announcements.queue.is_empty());
+        waiting.map(|bond| bond.announcements.at).min()
+    }
+
+    /// What bonds have to do by themselves; frames that come of it wait to be fetched with
+    /// [`Dataplane::take_born`].
+    pub fn bond_timers(&mut self, now: u64) {
+        self.announce_due(now);
+    }
+
+    /// When [`Dataplane::bond_timers`] is to be called next.
+    pub fn next_bond_timer(&self) -> Option<u64> {
+        self.next_announcement()
+    }
+}

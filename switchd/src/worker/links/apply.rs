@@ -1,0 +1,42 @@
+//! Carries out what the link machines want.
+
+use super::Output;
+use crate::worker::run::Worker;
+use switchd_dataplane::gateway::Born;
+use switchd_dataplane::{MemberState, Origin, StpState};
+use switchd_wire::VnetHeader;
+
+impl Worker {
+    /// After every call into the machines: members and ports first, frames (which tell partners of it) last.
+    pub(in crate::worker) fn apply_links(&mut self, now: u64) {
+        let mut frames = Vec::new();
+        while let Some(output) = self.links.poll_output() {
+            match output {
+                Output::Send { port, frame } => {
+                    frames.push(Born {
+                        origin: Origin::Port(port),
+                        bytes: frame,
+                        vnet: VnetHeader::default(),
+                    });
+                }
+                Output::Member { port, collecting, distributing, .. } => {
+                    self.dataplane.set_member(port, MemberState { collecting, distributing });
+                }
+                Output::Announce { .. } => {}
+                Output::Stp { network, port, learning, forwarding } => {
+                    let state = match (learning, forwarding) {
+                        (_, true) => StpState::Forwarding,
+                        (true, false) => StpState::Learning,
+                        (false, false) => StpState::Discarding,
+                    };
+                    self.dataplane.set_stp(network, port, state);
+                }
+                Output::Flush { network, port } => self.dataplane.flush(network, port),
+                Output::Notice(notice) => (self.notices)(notice),
+            }
+        }
+        if !frames.is_empty() {
+            self.originate_all(now, frames);
+        }
+    }
+}
