@@ -22,7 +22,11 @@ impl Worker {
                 Output::Member { port, collecting, distributing, .. } => {
                     self.dataplane.set_member(port, MemberState { collecting, distributing });
                 }
-                Output::Announce { .. } => {}
+                Output::Announce { bond, .. } => {
+                    if let Ok(id) = self.table.port_id(&bond) {
+                        self.dataplane.announce(now, id);
+                    }
+                }
                 Output::Stp { network, port, learning, forwarding } => {
                     let state = match (learning, forwarding) {
                         (_, true) => StpState::Forwarding,

@@ -134,6 +134,14 @@ impl LinkMachines {
         self.outputs.push(Output::Notice(Notice::Keep { key, bytes: Vec::new() }));
     }
 
+    /// For a move to another worker: the bond and its members are dropped without a word to partners, and
+    /// what is returned goes to [`LinkMachines::add_bond`] there.
+    pub fn take_bond(&mut self, name: &Key) -> Option<Vec<u8>> {
+        let bond = self.bonds.remove(name)?;
+        self.speakers.retain(|_, speaker| !matches!(&speaker.member, Some((home, _)) if home == name));
+        bond.export()
+    }
+
     /// `number` is counted from 1 and stable.
     pub fn add_member(&mut self, now: u64, bond: &Key, number: u16, interface: Interface) {
         let Some(home) = self.bonds.get_mut(bond) else { return };
