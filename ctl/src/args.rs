@@ -3,13 +3,17 @@
 //! Values are checked here as far as no daemon is needed to name the mistake (exit status 2); all other rules
 //! are the daemon's. The same definition makes the help, the manual pages and the completion.
 
+mod bond;
 mod mirror;
+mod nat;
 mod network;
 mod port;
 mod value;
 
+pub use bond::{Bond, Create as BondCreate};
 pub use mirror::{Capture, Mirror};
-pub use network::{Fdb, FdbCommand, Network};
+pub use nat::{Floating, Flow, Forward, Lease};
+pub use network::{Create as NetworkCreate, Fdb, FdbCommand, Nat, Network};
 pub use port::{Attach, Port};
 
 use crate::complete;
@@ -75,12 +79,27 @@ pub enum Output {
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Networks: bridged to the outside, or isolated
+    /// Networks: bridged to the outside, isolated, or behind address translation
     #[command(subcommand, arg_required_else_help = true)]
     Network(Network),
     /// Ports: the interfaces of guests
     #[command(subcommand, arg_required_else_help = true)]
     Port(Port),
+    /// Bonds: several links as one
+    #[command(subcommand, arg_required_else_help = true)]
+    Bond(Bond),
+    /// Forwards: ports of the outside that lead to guests of NAT networks
+    #[command(subcommand, arg_required_else_help = true)]
+    Forward(Forward),
+    /// Floating addresses: outside addresses that are one guest's, both ways
+    #[command(subcommand, arg_required_else_help = true)]
+    Floating(Floating),
+    /// Leases: addresses that guests of NAT networks have
+    #[command(subcommand, arg_required_else_help = true)]
+    Lease(Lease),
+    /// Flows: translated connections of NAT networks
+    #[command(subcommand, arg_required_else_help = true)]
+    Flow(Flow),
     /// Addresses of a network: list, add or delete entries of the forwarding database
     ///
     /// `switchctl fdb NETWORK` lists the addresses, learned and static, with the port behind which each one
@@ -167,14 +186,14 @@ pub enum Command {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         count: Option<u32>,
     },
-    /// Networks, ports and mirrors as a graph
+    /// Networks, ports, bonds and mirrors as a graph
     ///
     /// As text, or with `-o dot`, `-o svg` or `-o json`: `switchctl topology -o svg > net.svg`.
     Topology,
     /// Print the completion script of a shell
     ///
     /// bash: `source <(switchctl completion bash)`; zsh the same; fish: `switchctl completion fish | source`.
-    /// Names of networks, ports and mirrors are asked from the daemon.
+    /// Names of networks, ports, bonds and mirrors are asked from the daemon.
     Completion {
         /// Shell that the script is for
         shell: Shell,
@@ -225,6 +244,33 @@ mod tests {
             "network create office --kind bridged --uplink eth0 --vlan 20 --mtu 9000 --ageing 60 --mac-limit 9",
             "network create lab --kind isolated",
             "network set lab mtu=9000 ageing=",
+            "network create lab --kind nat --subnet 10.7.0.0/24",
+            "network create lab --kind nat --subnet 10.7.0.0/24 --subnet6 fd00:7::/64 --egress host --dns lab.example",
+            "network create lab --kind nat --subnet 10.7.0.0/24 --egress bond0 --vlan 20 --address 192.0.2.9/24 \
+             --pool 192.0.2.20-192.0.2.29 --gateway 192.0.2.1 --mac host --set lease-time=1h \
+             --set dhcp-option.ntp=10.7.0.5 --address6 2001:db8::9/64 --gateway6 fe80::1 --resolver 192.0.2.53",
+            "network create lab --kind nat --subnet 10.7.0.0/24 --egress eth0 --address dhcp",
+            "port attach lab vm1 --tap eth0 --reserve 10.7.0.20 --storm-limit off --bpdu-guard off --loop-guard on",
+            "port set vm1 storm-limit=5000 bpdu-guard=off reserve=",
+            "bond create bond0 --members eth0,eth1 --mode lacp --lacp passive --rate slow --hash layer2+3 \
+             --min-links 2 --system-priority 1 --system-id 02:00:00:00:00:01 --key 7 --fallback active-backup \
+             --peer eth2 --peer-id 1",
+            "bond create bond0 --members eth0 --members eth1 --mode active-backup --prefer eth1",
+            "bond list -o wide",
+            "bond show bond0",
+            "bond set bond0 members=eth0,eth2 rate=slow",
+            "bond delete bond0",
+            "forward add lab tcp/8080:10.7.0.20:80",
+            "forward add lab 192.0.2.9:udp/5000-5010:10.7.0.20:5000",
+            "forward list",
+            "forward list lab",
+            "forward delete lab tcp/8080",
+            "floating add lab 192.0.2.50 vm1",
+            "floating list",
+            "floating delete 192.0.2.50",
+            "lease list",
+            "lease list lab",
+            "flow list lab --limit 5",
             "port attach lab vm1 --tap eth0 --netns g1 --mac 02:00:00:00:00:01 --vlan trunk=10,20,native=1",
             "port attach lab vm1 --netdev vnet0 --mac-limit 3",
             "port set vm1 admin=down",
@@ -252,7 +298,15 @@ mod tests {
     fn nonsense_is_a_usage_error() {
         for line in [
             "network create ../x --kind isolated",
-            "network create x --kind nat",
+            "network create x --kind routed",
+            "bond create bond0 --mode lacp",
+            "bond create bond0 --members eth0 --mode 802.3ad",
+            "bond create bond0 --members eth0 --mode lacp --peer eth1",
+            "bond create bond0 --members eth0 --mode lacp --min-links 0",
+            "forward add lab tcp/8080",
+            "forward add lab 10.7.0.20:80",
+            "floating add lab 192.0.2.50",
+            "flow list --limit 0",
             "network create x --kind bridged --uplink e --vlan 4095",
             "port attach lab vm1",
             "port attach lab vm1 --tap a --netdev b",
@@ -264,7 +318,7 @@ mod tests {
             "network set lab mtu",
             "status --wait soon",
             "top --count 0",
-            "bond list",
+            "bond",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

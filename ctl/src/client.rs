@@ -15,6 +15,8 @@ use tokio::net::UnixStream;
 /// An answer is awaited this long unless `--wait` says otherwise.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_millis(50);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(20);
 
 pub struct Client {
     socket: PathBuf,
@@ -30,7 +32,9 @@ impl Client {
         decode(&self.call(Method::GET, path, None, &[]).await?)
     }
 
-    /// Sends a request and returns the body of a successful answer.
+    /// Sends a request and returns the body of a successful answer. With `--wait`, what only reads is asked
+    /// again when the connection breaks in the middle: the daemon may have been started anew. What changes
+    /// something is not: it may have been done.
     pub async fn call(
         &self,
         method: Method,
@@ -38,12 +42,38 @@ impl Client {
         content_type: Option<&str>,
         body: &[u8],
     ) -> Result<Vec<u8>, Failure> {
+        let deadline = self.deadline();
         self.in_time(async {
-            let response = self.begin(method, path, content_type, body).await?;
-            let body = response.into_body().collect().await.map_err(Failure::broken)?;
-            Ok(body.to_bytes().to_vec())
+            loop {
+                match self.once(deadline, &method, path, content_type, body).await {
+                    Err(failure)
+                        if failure.is_broken() && method == Method::GET && Instant::now() < deadline =>
+                    {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                    other => return other,
+                }
+            }
         })
         .await
+    }
+
+    async fn once(
+        &self,
+        deadline: Instant,
+        method: &Method,
+        path: &str,
+        content_type: Option<&str>,
+        body: &[u8],
+    ) -> Result<Vec<u8>, Failure> {
+        let response = self.begin(deadline, method.clone(), path, content_type, body).await?;
+        let body = response.into_body().collect().await.map_err(Failure::broken)?;
+        Ok(body.to_bytes().to_vec())
+    }
+
+    /// Until when a daemon that is not there is waited for.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.wait.unwrap_or_default()
     }
 
     /// Sends a request; the body of a successful answer is read by the caller, as long as it takes.
@@ -54,7 +84,7 @@ impl Client {
         content_type: Option<&str>,
         body: &[u8],
     ) -> Result<Response<Incoming>, Failure> {
-        self.in_time(self.begin(method, path, content_type, body)).await
+        self.in_time(self.begin(self.deadline(), method, path, content_type, body)).await
     }
 
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
@@ -70,12 +100,13 @@ impl Client {
 
     async fn begin(
         &self,
+        deadline: Instant,
         method: Method,
         path: &str,
         content_type: Option<&str>,
         body: &[u8],
     ) -> Result<Response<Incoming>, Failure> {
-        let stream = self.connect().await?;
+        let stream = self.connect(deadline).await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(Failure::broken)?;
         tokio::spawn(connection);
@@ -103,17 +134,16 @@ impl Client {
     }
 
     /// With `--wait`, a daemon that is not there yet is waited for.
-    async fn connect(&self) -> Result<UnixStream, Failure> {
-        let deadline = Instant::now() + self.wait.unwrap_or_default();
+    async fn connect(&self, deadline: Instant) -> Result<UnixStream, Failure> {
         loop {
             match UnixStream::connect(&self.socket).await {
                 Ok(stream) => return Ok(stream),
                 // EAGAIN: it listens, and its queue of connections is full.
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    tokio::time::sleep(PAUSE).await;
                 }
                 Err(error) if Instant::now() >= deadline => return Err(unreachable(&self.socket, &error)),
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
     }

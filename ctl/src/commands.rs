@@ -1,5 +1,9 @@
 //! Each command: the request it makes, and how its answer is shown.
 
+mod bond;
+mod nat;
+mod network;
+
 use crate::args::{Attach, Cli, Command, Fdb, FdbCommand, Global, Mirror, Network, Output, Port};
 use crate::client::{Client, decode};
 use crate::failure::{Exit, Failure};
@@ -25,6 +29,11 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
     match command {
         Command::Network(command) => asker.network(command).await,
         Command::Port(command) => asker.port(command).await,
+        Command::Bond(command) => asker.bond(command).await,
+        Command::Forward(command) => asker.forward(command).await,
+        Command::Floating(command) => asker.floating(command).await,
+        Command::Lease(command) => asker.lease(command).await,
+        Command::Flow(command) => asker.flow(command).await,
         Command::Fdb(command) => asker.fdb(command).await,
         Command::Drops { name, watch } => asker.drops(name, watch).await,
         Command::Mirror(command) => asker.mirror(command).await,
@@ -95,19 +104,7 @@ impl Asker {
 
     async fn network(&self, command: Network) -> Result<(), Failure> {
         match command {
-            Network::Create { name, kind, uplink, vlan, mtu, ageing, mac_limit } => {
-                let done = format!("network {name} created");
-                let body = body([
-                    ("name", json!(name)),
-                    ("kind", json!(kind)),
-                    ("uplink", json!(uplink)),
-                    ("vlan", json!(vlan)),
-                    ("mtu", json!(mtu)),
-                    ("ageing", json!(ageing)),
-                    ("mac-limit", json!(mac_limit)),
-                ]);
-                self.change(Method::POST, "/v1/networks", Some(body), &done).await.map(drop)
-            }
+            Network::Create(network) => self.create_network(*network).await,
             Network::List => {
                 let list: Vec<NetworkStatus> = self.client.get("/v1/networks").await?;
                 self.show(&list, |wide| render::networks(&list, wide))
@@ -145,17 +142,22 @@ impl Asker {
 
     async fn port(&self, command: Port) -> Result<(), Failure> {
         match command {
-            Port::Attach(Attach { network, name, tap, netns, netdev, mac, vlan, mac_limit }) => {
+            Port::Attach(port) => {
+                let Attach { network, name, .. } = &*port;
                 let done = format!("port {name} attached to network {network}");
                 let body = body([
                     ("name", json!(name)),
                     ("network", json!(network)),
-                    ("tap", json!(tap)),
-                    ("netns", json!(netns)),
-                    ("netdev", json!(netdev)),
-                    ("mac", json!(mac)),
-                    ("vlan", json!(vlan)),
-                    ("mac-limit", json!(mac_limit)),
+                    ("tap", json!(port.tap)),
+                    ("netns", json!(port.netns)),
+                    ("netdev", json!(port.netdev)),
+                    ("mac", json!(port.mac)),
+                    ("vlan", json!(port.vlan)),
+                    ("mac-limit", json!(port.mac_limit)),
+                    ("reserve", json!(port.reserve)),
+                    ("storm-limit", json!(port.storm_limit)),
+                    ("bpdu-guard", json!(port.bpdu_guard)),
+                    ("loop-guard", json!(port.loop_guard)),
                 ]);
                 self.change(Method::POST, "/v1/ports", Some(body), &done).await.map(drop)
             }

@@ -76,13 +76,59 @@ pub fn mirrors() -> Vec<CompletionCandidate> {
     offer(names("mirrors"))
 }
 
+pub fn bonds() -> Vec<CompletionCandidate> {
+    offer(names("bonds"))
+}
+
+#[derive(Deserialize)]
+struct Network {
+    name: String,
+    kind: String,
+}
+
+pub fn nat_networks() -> Vec<CompletionCandidate> {
+    let networks = ask::<Network>("/v1/networks").into_iter();
+    offer(networks.filter(|network| network.kind == "nat").map(|network| network.name))
+}
+
+#[derive(Deserialize)]
+struct Forward {
+    key: String,
+}
+
+#[derive(Deserialize)]
+struct Floating {
+    outside: String,
+}
+
+/// Of every network, as with [`addresses`].
+pub fn forwards() -> Vec<CompletionCandidate> {
+    offer(ask::<Forward>("/v1/forwards").into_iter().map(|row| row.key))
+}
+
+pub fn floatings() -> Vec<CompletionCandidate> {
+    offer(ask::<Floating>("/v1/floating").into_iter().map(|row| row.outside))
+}
+
+/// Interfaces, and bonds.
+pub fn uplinks() -> Vec<CompletionCandidate> {
+    bonds().into_iter().chain(interfaces()).collect()
+}
+
+pub fn egresses() -> Vec<CompletionCandidate> {
+    offer(["host"]).into_iter().chain(uplinks()).collect()
+}
+
 pub fn sources() -> Vec<CompletionCandidate> {
-    let ports = names("ports").into_iter().map(|name| format!("port:{name}"));
-    offer(ports.chain(names("networks").into_iter().map(|name| format!("network:{name}"))))
+    let of = |kind: &'static str| {
+        let names = names(&format!("{kind}s")).into_iter();
+        names.map(move |name| format!("{kind}:{name}"))
+    };
+    offer(of("port").chain(of("network")).chain(of("bond")))
 }
 
 pub fn targets() -> Vec<CompletionCandidate> {
-    let ports = names("ports").into_iter().filter(|name| !name.starts_with("uplink:"));
+    let ports = names("ports").into_iter().filter(|name| !name.contains(':'));
     offer(std::iter::once("pcap:".to_owned()).chain(ports.map(|name| format!("port:{name}"))))
 }
 
@@ -119,11 +165,95 @@ fn settings(current: &OsStr, forms: &[&str]) -> Vec<CompletionCandidate> {
 }
 
 pub fn network_settings(current: &OsStr) -> Vec<CompletionCandidate> {
-    settings(current, &["mtu=", "ageing=", "mac-limit=", "uplink=", "vlan=", "kind=bridged", "kind=isolated"])
+    const FORMS: &[&str] = &[
+        "mtu=",
+        "ageing=",
+        "mac-limit=",
+        "uplink=",
+        "vlan=",
+        "kind=bridged",
+        "kind=isolated",
+        "kind=nat",
+        "rstp=on",
+        "rstp=off",
+        "subnet=",
+        "subnet6=",
+        "egress=",
+        "address=",
+        "address6=",
+        "pool=",
+        "gateway=",
+        "gateway6=",
+        "mac=",
+        "dns=",
+        "resolver=",
+        "mode6=nat",
+        "mode6=routed",
+        "dhcp6=slaac",
+        "dhcp6=stateful",
+        "dhcp=on",
+        "dhcp=off",
+        "dhcp-range=",
+        "dhcp-option.ntp=",
+        "dhcp-option.tftp=",
+        "dhcp-option.bootfile=",
+        "dhcp-option.search=",
+        "dhcp-option.routes=",
+        "lease-time=",
+        "filtering=address-and-port",
+        "filtering=endpoint-independent",
+        "flow-limit=",
+        "flow-quota=",
+        "udp-timeout=",
+        "tcp-timeout=",
+        "tcp-transitory-timeout=",
+        "icmp-timeout=",
+    ];
+    settings(current, FORMS)
 }
 
 pub fn port_settings(current: &OsStr) -> Vec<CompletionCandidate> {
-    settings(current, &["admin=up", "admin=down", "vlan=access=", "vlan=trunk=", "vlan=", "mac-limit="])
+    const FORMS: &[&str] = &[
+        "admin=up",
+        "admin=down",
+        "vlan=access=",
+        "vlan=trunk=",
+        "vlan=",
+        "mac-limit=",
+        "reserve=",
+        "storm-limit=",
+        "storm-limit=off",
+        "bpdu-guard=on",
+        "bpdu-guard=off",
+        "loop-guard=on",
+        "loop-guard=off",
+    ];
+    settings(current, FORMS)
+}
+
+pub fn bond_settings(current: &OsStr) -> Vec<CompletionCandidate> {
+    const FORMS: &[&str] = &[
+        "members=",
+        "mode=lacp",
+        "mode=active-backup",
+        "lacp=active",
+        "lacp=passive",
+        "rate=fast",
+        "rate=slow",
+        "hash=layer2",
+        "hash=layer2+3",
+        "hash=layer3+4",
+        "min-links=",
+        "prefer=",
+        "system-priority=",
+        "system-id=",
+        "key=",
+        "fallback=none",
+        "fallback=active-backup",
+        "peer=",
+        "peer-id=",
+    ];
+    settings(current, FORMS)
 }
 
 pub fn nothing(_: &OsStr) -> Vec<CompletionCandidate> {

@@ -24,11 +24,13 @@ pub struct Failure {
     message: String,
     hint: Option<String>,
     report: Option<String>,
+    /// The connection broke before the answer was whole.
+    broken: bool,
 }
 
 impl Failure {
     pub fn new(exit: Exit, message: impl Into<String>) -> Failure {
-        Failure { exit, message: message.into(), hint: None, report: None }
+        Failure { exit, message: message.into(), hint: None, report: None, broken: false }
     }
 
     /// An exit status that needs no words.
@@ -46,8 +48,13 @@ impl Failure {
     }
 
     pub fn broken(error: impl fmt::Display) -> Failure {
-        Failure::new(Exit::Unreachable, format!("the connection to switchd broke: {error}"))
-            .hint("switchctl status --wait 30s")
+        let failure = Failure::new(Exit::Unreachable, format!("the connection to switchd broke: {error}"))
+            .hint("switchctl status --wait 30s");
+        Failure { broken: true, ..failure }
+    }
+
+    pub fn is_broken(&self) -> bool {
+        self.broken
     }
 
     pub fn refused(error: ErrorBody) -> Failure {
@@ -60,7 +67,7 @@ impl Failure {
                 Exit::Failed
             }
         };
-        Failure { exit, message: error.message, hint: error.hint, report: error.report }
+        Failure { message: error.message, hint: error.hint, report: error.report, ..Failure::silent(exit) }
     }
 
     pub fn print(&self) {

@@ -3,6 +3,12 @@
 //! What comes from the daemon may hold odd bytes (names of interfaces, texts of errors): control characters
 //! are made visible before they reach the terminal, and colour is added after that, on a terminal only.
 
+mod bond;
+mod nat;
+
+pub use bond::{bond, bonds};
+pub use nat::{floatings, flows, forwards, leases};
+
 use crate::args::Output;
 use crate::failure::{Exit, Failure};
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
@@ -122,16 +128,24 @@ fn word<T: Serialize>(value: &T) -> String {
     serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
+/// Uplink or egress.
+fn way_out(n: &NetworkStatus) -> String {
+    match n.spec.kind {
+        switchd_api::Kind::Nat => n.spec.egress.clone().unwrap_or_else(|| "host".to_owned()),
+        _ => or_dash(n.spec.uplink.as_ref()),
+    }
+}
+
 pub fn networks(list: &[NetworkStatus], wide: bool) -> String {
     let mut header = vec!["NAME", "KIND", "UPLINK", "VLAN", "STATE", "PORTS", "ADDRESSES"];
     if wide {
-        header.extend(["MTU", "FORWARDED", "FLOODED", "MOVES", "WORKER"]);
+        header.extend(["SUBNET", "FLOWS", "MTU", "FORWARDED", "FLOODED", "MOVES", "WORKER"]);
     }
     let rows = list.iter().map(|n| {
         let mut row = vec![
             n.name.to_string(),
             word(&n.spec.kind),
-            or_dash(n.spec.uplink.as_ref()),
+            way_out(n),
             or_dash(n.spec.vlan),
             state(n.state, n.reason.as_deref()),
             n.ports.len().to_string(),
@@ -139,6 +153,8 @@ pub fn networks(list: &[NetworkStatus], wide: bool) -> String {
         ];
         if wide {
             let c = &n.counters;
+            row.push(or_dash(n.spec.subnet.as_ref()));
+            row.push(or_dash(n.nat.as_ref().map(|nat| nat.flows)));
             row.push(n.spec.mtu.unwrap_or(1500).to_string());
             row.extend([c.forwarded, c.flooded, c.moves].map(|count| count.to_string()));
             row.push(n.worker.to_string());
@@ -151,7 +167,8 @@ pub fn networks(list: &[NetworkStatus], wide: bool) -> String {
 pub fn ports(list: &[PortStatus], wide: bool) -> String {
     let mut header = vec!["NAME", "NETWORK", "INTERFACE", "STATE", "RX", "TX", "DROPS"];
     if wide {
-        header.extend(["NETNS", "MAC", "VLAN", "MTU", "RX BYTES", "TX BYTES", "WORKER"]);
+        header
+            .extend(["NETNS", "MAC", "VLAN", "RESERVE", "MTU", "RX BYTES", "TX BYTES", "NEIGHBOR", "WORKER"]);
     }
     let rows = list.iter().map(|p| {
         let c = &p.counters;
@@ -170,9 +187,11 @@ pub fn ports(list: &[PortStatus], wide: bool) -> String {
                 or_dash(p.spec.netns.as_ref()),
                 or_dash(p.address.as_ref()),
                 or_dash(p.spec.vlan.as_ref()),
+                or_dash(p.spec.reserve.as_ref()),
                 p.mtu.to_string(),
                 c.rx_bytes.to_string(),
                 c.tx_bytes.to_string(),
+                bond::neighbor_of(&p.neighbors),
                 p.worker.to_string(),
             ]);
         }
@@ -265,7 +284,10 @@ pub fn status(s: &Status, _: bool) -> String {
         count(s.networks, "network"),
         s.ports_up,
         count(s.ports, "port"),
-        count(s.mirrors, "mirror"),
+        match s.bonds {
+            0 => count(s.mirrors, "mirror"),
+            all => format!("{} of {} up, {}", s.bonds_up, count(all, "bond"), count(s.mirrors, "mirror")),
+        },
         s.state_dir,
         s.capture_dir,
         if s.sandbox.is_empty() { "none".to_owned() } else { s.sandbox.join(", ") },
@@ -318,6 +340,12 @@ pub fn object<T: Serialize>(value: &T, wide: bool) -> String {
                     let key = plain(key);
                     let key = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
                     walk(&key, value, out);
+                }
+            }
+            // Objects are counted from 1.
+            Value::Sequence(items) if items.iter().any(Value::is_mapping) => {
+                for (index, item) in items.iter().enumerate() {
+                    walk(&format!("{prefix}.{}", index + 1), item, out);
                 }
             }
             Value::Sequence(items) => {

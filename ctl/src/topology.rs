@@ -11,6 +11,8 @@ pub fn dot(graph: &Topology) -> String {
             "network" => "ellipse",
             "file" => "note",
             "mirror" => "diamond",
+            "bond" => "hexagon",
+            "host" => "house",
             _ => "box",
         };
         let style = if node.state == State::Up { "solid" } else { "dashed" };
@@ -30,11 +32,11 @@ fn quoted(text: &str) -> String {
     format!("\"{text}\"")
 }
 
-/// Indented text: each network and mirror with what stands on it.
+/// Indented text: each network, bond and mirror with what stands on it.
 pub fn text(graph: &Topology) -> String {
     let nodes: BTreeMap<_, _> = graph.nodes.iter().map(|node| (&node.id, node)).collect();
     let mut text = String::new();
-    for node in graph.nodes.iter().filter(|node| node.kind == "network" || node.kind == "mirror") {
+    for node in graph.nodes.iter().filter(|node| matches!(&*node.kind, "network" | "bond" | "mirror")) {
         text += &format!("{} {}{}\n", node.kind, node.label, mark(node.state));
         let linked = graph.links.iter().filter_map(|link| {
             let other = match (&link.from, &link.to) {
@@ -66,16 +68,20 @@ const COLUMN: usize = 260;
 /// Longer labels are cut, and stand whole in the tool tip.
 const LABEL: usize = 28;
 
-/// A plain picture, from left to right: uplinks, networks, ports, mirrors, files.
+/// A plain picture, from left to right: members of bonds, bonds and uplinks, networks, ports, mirrors, files.
 pub fn svg(graph: &Topology) -> String {
     let column = |kind: &str| match kind {
-        "network" => 1,
-        "port" => 2,
-        "mirror" => 3,
-        "file" => 4,
-        _ => 0,
+        "member" => 0,
+        "network" => 2,
+        "port" => 3,
+        "mirror" => 4,
+        "file" => 5,
+        _ => 1,
     };
-    let mut next = [0usize; 5];
+    // Without bonds there is no column of members.
+    let left = usize::from(!graph.nodes.iter().any(|node| node.kind == "member"));
+    let column = |kind: &str| column(kind) - left;
+    let mut next = [0usize; 6];
     let mut place = BTreeMap::new();
     for node in &graph.nodes {
         let column = column(&node.kind);

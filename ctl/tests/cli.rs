@@ -158,6 +158,18 @@ fn a_connection_that_breaks_is_5_and_nonsense_is_1() {
 }
 
 #[test]
+fn with_wait_a_broken_read_is_asked_again_and_a_change_is_not() {
+    let broken = || "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n[".to_owned();
+    let fake = Fake::new(vec![String::new(), broken(), answer("200 OK", "[]")]);
+    let output = fake.run("port list --wait 10s");
+    assert_eq!((code(&output), out(&output).as_str()), (0, "none\n"), "{}", err(&output));
+    assert_eq!(fake.requests().len(), 3);
+    let fake = Fake::new(vec![broken()]);
+    assert_eq!(code(&fake.run("port detach vm1 --wait 10s")), 5);
+    assert_eq!(fake.requests().len(), 1);
+}
+
+#[test]
 fn silence_is_6_also_for_streams() {
     for line in ["status --wait 200ms", "events --watch --wait 200ms", "capture lab --wait 200ms"] {
         // A listener that nobody serves: the connection stands, the answer never comes.
@@ -177,9 +189,14 @@ fn silence_is_6_also_for_streams() {
 #[test]
 fn nonsense_is_2_and_asks_no_daemon() {
     let fake = Fake::new(vec![]);
-    for line in
-        ["", "bond list", "network create ../x --kind isolated", "port list -o dot", "port set vm1 admin"]
-    {
+    for line in [
+        "",
+        "bond",
+        "forward add lab tcp/80",
+        "network create ../x --kind isolated",
+        "port list -o dot",
+        "port set vm1 admin",
+    ] {
         assert_eq!(code(&fake.run(line)), 2, "{line}");
     }
     let output = fake.command("network show").arg("a\x1b[31mb").output().unwrap();
@@ -218,6 +235,71 @@ fn changes_say_what_was_done_unless_quiet() {
     let requests = fake.requests();
     assert!(requests[0].starts_with("PATCH /v1/networks/lab ") && requests[0].contains(r#""ageing":"""#));
     assert!(requests[1].ends_with(r#"{"admin":"down"}"#));
+}
+
+#[test]
+fn nat_and_bond_commands_ask_for_what_they_say() {
+    let fake = Fake::new((0..11).map(|_| answer("200 OK", "[]")).collect());
+    for (line, text) in [
+        (
+            "network create lab --kind nat --subnet 10.7.0.0/24 --egress eth0 --address dhcp --set lease-time=2h",
+            "network lab created\n",
+        ),
+        ("forward add lab tcp/8080:10.7.0.20:80", "tcp/8080 of network lab leads to 10.7.0.20:80\n"),
+        ("forward delete lab 192.0.2.9:tcp/8080", "192.0.2.9:tcp/8080 of network lab deleted\n"),
+        ("forward list", "none\n"),
+        ("floating add lab 192.0.2.50 vm1", "192.0.2.50 of network lab is port vm1's\n"),
+        ("floating delete 192.0.2.50", "floating address 192.0.2.50 deleted\n"),
+        ("floating list lab", "none\n"),
+        ("lease list lab", "none\n"),
+        ("flow list lab --limit 7", "none\n"),
+        ("bond create bond0 --members eth0,eth1 --mode lacp --rate slow", "bond bond0 created\n"),
+        ("bond set bond0 min-links=2", "bond bond0 changed\n"),
+    ] {
+        let output = fake.run(line);
+        assert_eq!((code(&output), out(&output).as_str()), (0, text), "{line}: {}", err(&output));
+    }
+    let requests = fake.requests();
+    let asked = |index: usize, head: &str, body: &str| {
+        let request: &str = &requests[index];
+        let begins = request.starts_with(&format!("{head} HTTP/1.1\r\n"));
+        assert!(begins && request.ends_with(&format!("\r\n\r\n{body}")), "{request}");
+    };
+    asked(
+        0,
+        "POST /v1/networks",
+        r#"{"address":"dhcp","egress":"eth0","kind":"nat","lease-time":7200,"name":"lab","subnet":"10.7.0.0/24"}"#,
+    );
+    asked(1, "POST /v1/networks/lab/forwards", r#"{"key":"tcp/8080","to":"10.7.0.20:80"}"#);
+    asked(2, "DELETE /v1/networks/lab/forwards/192.0.2.9:tcp%2F8080", "");
+    asked(3, "GET /v1/forwards", "");
+    asked(4, "POST /v1/networks/lab/floating", r#"{"outside":"192.0.2.50","port":"vm1"}"#);
+    asked(5, "DELETE /v1/floating/192.0.2.50", "");
+    asked(6, "GET /v1/floating?network=lab", "");
+    asked(7, "GET /v1/leases?network=lab", "");
+    asked(8, "GET /v1/flows?network=lab&limit=7", "");
+    asked(9, "POST /v1/bonds", r#"{"members":["eth0","eth1"],"mode":"lacp","name":"bond0","rate":"slow"}"#);
+    asked(10, "PATCH /v1/bonds/bond0", r#"{"min-links":"2"}"#);
+}
+
+#[test]
+fn rows_of_nat_networks_are_tables_and_json() {
+    let lease = r#"[{"network":"lab","address":"10.7.0.20","state":"bound","mac":"02:00:00:00:00:01","port":"vm1",
+        "host_name":"web","expires":3599,"reserved":true}]"#;
+    let flow = r#"[{"network":"lab","protocol":"tcp","inside":"10.7.0.20:1","outside":"192.0.2.9:1","remote":"1.1.1.1:80",
+        "state":"established","port":"vm1","idle":1,"expires":7439,"packets":3,"bytes":4}]"#;
+    for (line, reply, cells) in [
+        ("lease list", lease, "lab 10.7.0.20 bound 02:00:00:00:00:01 vm1 web 3599"),
+        ("flow list", flow, "lab tcp 10.7.0.20:1 192.0.2.9:1 1.1.1.1:80 established vm1 1 7439"),
+    ] {
+        let fake = Fake::new(vec![answer("200 OK", reply), answer("200 OK", reply)]);
+        let text = out(&fake.run(line));
+        let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(row.join(" "), cells, "{line}");
+        let json: serde_json::Value =
+            serde_json::from_slice(&fake.run(&format!("{line} -o json")).stdout).unwrap();
+        assert_eq!(json, serde_json::from_str::<serde_json::Value>(reply).unwrap(), "{line}");
+    }
 }
 
 #[test]

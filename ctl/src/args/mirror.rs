@@ -19,7 +19,7 @@ pub enum Mirror {
         /// 1 to 32 characters of a-z 0-9 . _ -
         #[arg(value_parser = new_name())]
         name: String,
-        /// port:PORT or network:NETWORK; may be repeated
+        /// port:PORT, network:NETWORK or bond:BOND; may be repeated
         #[arg(long, required = true, value_delimiter = ',', add = ArgValueCandidates::new(complete::sources))]
         source: Vec<String>,
         /// rx (into the switch), tx (out of it) or both [default: both; of a network: rx, which is every frame
@@ -67,7 +67,7 @@ pub enum Mirror {
 
 #[derive(Args, Debug)]
 pub struct Capture {
-    /// port:PORT, network:NETWORK, or a name that only one of them bears
+    /// port:PORT, network:NETWORK, bond:BOND, or a name that only one of them bears
     #[arg(value_parser = name_of("source"), add = ArgValueCandidates::new(complete::sources))]
     pub source: String,
     /// Only frames that match, in tcpdump's syntax (pcap-filter(7))

@@ -14,25 +14,30 @@ pub enum Port {
     /// kept off it while it is a port.
     ///
     /// Without --vlan a port is transparent: tags pass unchanged.
-    Attach(Attach),
-    /// List the ports, uplinks included
+    Attach(Box<Attach>),
+    /// List the ports, uplinks and members of bonds included
     ///
     /// RX and TX are frames as seen from the switch: received from the guest, sent to it. DROPS are frames of
-    /// both directions (`switchctl drops` tells why). Wide adds bytes.
+    /// both directions (`switchctl drops` tells why). Wide adds bytes, and
+    /// the neighbour at the far end of the cable, by LLDP.
     List,
     /// Show one port with its counters
     ///
     /// rx is from the guest, tx to it; `kernel.` are the kernel's own counters of the interface, from the
-    /// interface's side (those that are 0 are shown with `-o wide`).
+    /// interface's side (those that are 0 are shown with `-o wide`). `neighbors.` is what the far end of an
+    /// uplink's cable says of itself by LLDP.
     Show {
         #[arg(value_parser = name_of("port"), add = ArgValueCandidates::new(complete::ports))]
         name: String,
     },
     /// Change settings of a port; an empty value is the default
+    ///
+    /// admin=up also opens a port again that a guard has shut.
     Set {
         #[arg(value_parser = name_of("port"), add = ArgValueCandidates::new(complete::ports))]
         name: String,
-        /// admin=up|down, vlan=access=ID or vlan=trunk=IDS,native=ID, mac-limit (addresses)
+        /// admin=up|down, vlan=access=ID or vlan=trunk=IDS,native=ID, mac-limit (addresses), reserve=IP,
+        /// storm-limit (frames a second, or off), bpdu-guard=on|off, loop-guard=on|off
         #[arg(required = true, value_name = "KEY=VALUE", value_parser = parse_setting,
               add = ArgValueCompleter::new(complete::port_settings))]
         settings: Vec<(String, String)>,
@@ -71,4 +76,16 @@ pub struct Attach {
     /// Most addresses learned behind the port [default: the network's limit]
     #[arg(long, value_name = "N")]
     pub mac_limit: Option<u32>,
+    /// Address that the guest gets by DHCP (on a NAT network)
+    #[arg(long, value_name = "IP")]
+    pub reserve: Option<String>,
+    /// Frames a second that the port may flood, 100 to 10000000, or off [default: 20000]
+    #[arg(long, value_name = "N|off")]
+    pub storm_limit: Option<String>,
+    /// Shut the port when its guest sends a BPDU [default: on]
+    #[arg(long, value_parser = ["on", "off"])]
+    pub bpdu_guard: Option<String>,
+    /// Shut the port when there is a loop behind it [default: on]
+    #[arg(long, value_parser = ["on", "off"])]
+    pub loop_guard: Option<String>,
 }

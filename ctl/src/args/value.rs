@@ -39,6 +39,17 @@ pub fn parse_setting(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// `[HOSTIP:]PROTO/PORT[-PORT]:IP:PORT` → outside and guest.
+pub fn parse_forward(text: &str) -> Result<(String, String), String> {
+    // An address holds colons, but no slash.
+    let ports =
+        text.find('/').ok_or_else(|| format!("{text:?} names no PROTO/PORT, as in tcp/8080:10.7.0.20:80"))?;
+    match text[ports..].find(':').map(|at| ports + at) {
+        Some(at) if at + 1 < text.len() => Ok((text[..at].to_owned(), text[at + 1..].to_owned())),
+        _ => Err(format!("{text:?} names no guest: write IP:PORT behind it, as in tcp/8080:10.7.0.20:80")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +63,17 @@ mod tests {
             assert!(parse_time(bad).unwrap_err().contains("is not a time"), "{bad:?}");
         }
         assert_eq!(parse_setting("vlan=access=10"), Ok(("vlan".into(), "access=10".into())));
+        let forward = |text: &str| parse_forward(text).unwrap();
+        let pair = |key: &str, to: &str| (key.to_owned(), to.to_owned());
+        assert_eq!(forward("tcp/8080:10.7.0.20:80"), pair("tcp/8080", "10.7.0.20:80"));
+        assert_eq!(forward("192.0.2.9:udp/1-9:10.7.0.20:1"), pair("192.0.2.9:udp/1-9", "10.7.0.20:1"));
+        assert_eq!(
+            forward("[2001:db8::1]:tcp/80:[fd00::2]:8080"),
+            pair("[2001:db8::1]:tcp/80", "[fd00::2]:8080")
+        );
+        for bad in ["8080:10.7.0.20:80", "tcp/8080", "tcp/8080:", ""] {
+            assert!(parse_forward(bad).unwrap_err().contains("as in tcp/8080:10.7.0.20:80"), "{bad:?}");
+        }
         assert!(parse_setting("=1").is_err() && parse_setting("mtu").is_err());
     }
 }
