@@ -32,6 +32,8 @@ pub struct LeaseBody {
     pub state: RecordState,
     /// Seconds of the real-time clock.
     pub expires: u64,
+    /// Seconds from the writing to `expires`: a clock that was put back does not make a lease longer.
+    pub length: u64,
 }
 
 impl LeaseRecord {

@@ -16,6 +16,7 @@ fn record(network: &str, last: u8, expires: u64) -> LeaseRecord {
             hostname: Some("guest".into()),
             state: RecordState::Bound,
             expires,
+            length: 60,
         },
     }
 }

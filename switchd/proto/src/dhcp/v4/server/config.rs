@@ -1,13 +1,10 @@
 //! What a server is told, and what follows from it: who may have which address.
 
 use super::super::options::{Route, mask};
-use super::PortName;
+use super::{LEASES_MAX, PortName};
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use switchd_wire::MacAddr;
-
-/// Leases of a network, whatever its subnet would hold.
-pub const LEASES_MAX: u32 = 65_536;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {

@@ -1,12 +1,12 @@
 //! What the server does with each message (RFC 2131 4.3.1–4.3.5).
 
-use super::super::super::SECOND;
+use super::super::super::{SECOND, WAITING_MAX};
 use super::super::message::{Kind, Message};
 use super::super::options::{self, code};
 use super::pool::Full;
 use super::reply::{self, Grant};
 use super::{DECLINE_HOLD, Event, FULL_AGAIN, Ingress, LEASE_MIN, Lease, MARGIN, OFFER_HOLD};
-use super::{Server, State, WAITING_MAX, Waiting, Who};
+use super::{Server, State, Waiting, Who};
 use std::net::Ipv4Addr;
 
 impl Server {

@@ -27,49 +27,27 @@ mod counters;
 mod messages;
 mod pool;
 mod reply;
-pub mod table;
 
+pub use super::super::table::State;
+pub use super::super::{DECLINE_HOLD, Ingress, LEASES_MAX, MARGIN, OFFER_HOLD, PortName};
 pub use config::Config;
 pub use counters::Counters;
-pub use table::{Lease, State};
 
-use super::super::SECOND;
+use super::super::table::Table;
+use super::super::{EVENTS_MAX, SECOND};
 use super::message::{BOOTREQUEST, Kind, Message};
 use super::options::code;
 use config::Plan;
 use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::Arc;
 use switchd_wire::MacAddr;
-use table::Table;
 
-pub type PortName = Arc<str>;
-
-/// How long an offer holds its address.
-pub const OFFER_HOLD: u64 = 30 * SECOND;
-/// How long an address that was found taken is not given out.
-pub const DECLINE_HOLD: u64 = 600 * SECOND;
-/// A lease is kept this much longer than the client was told, for clocks that differ and for repeated
-/// requests, which need not go to the disk again.
-pub const MARGIN: u64 = 2 * SECOND;
 /// Shortest lease, whatever a client asks for.
 pub const LEASE_MIN: u32 = 60;
 /// Addresses that a port is sure of, in a pool that is large enough.
 pub const SHARE: u32 = 8;
-/// Grants that may wait for the disk.
-pub const WAITING_MAX: usize = 4096;
-/// Replies that may wait to be taken; they are taken after every message.
-const EVENTS_MAX: usize = 256;
 /// A full pool is told again after this time.
 const FULL_AGAIN: u64 = 60 * SECOND;
-
-/// Where a message came in.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Ingress {
-    pub port: PortName,
-    /// Source of the frame.
-    pub mac: MacAddr,
-}
 
 /// A message of ours, to be sent from the gateway.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,36 +58,9 @@ pub struct Reply {
     pub bytes: Vec<u8>,
 }
 
-/// What has to be put on the disk.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Change {
-    pub ticket: u64,
-    pub lease: Lease,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Event {
-    /// A client got an address that it did not have.
-    Leased {
-        address: Ipv4Addr,
-        port: PortName,
-        mac: Option<MacAddr>,
-        hostname: Option<String>,
-    },
-    Released {
-        address: Ipv4Addr,
-        port: PortName,
-    },
-    Declined {
-        address: Ipv4Addr,
-        port: PortName,
-    },
-    /// Told once a minute at most.
-    PoolFull {
-        port: PortName,
-        of_port: bool,
-    },
-}
+pub type Lease = super::super::table::Lease<Ipv4Addr>;
+pub type Change = super::super::Change<Ipv4Addr>;
+pub type Event = super::super::Event<Ipv4Addr>;
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -131,7 +82,7 @@ struct Waiting {
 
 pub struct Server {
     plan: Plan,
-    table: Table,
+    table: Table<Ipv4Addr>,
     counters: Counters,
     waiting: HashMap<u64, Waiting>,
     tickets: u64,
@@ -156,7 +107,7 @@ impl Server {
             full_told: None,
         };
         for lease in leases {
-            if server.plan.is_host(lease.address) && server.table.len() < config::LEASES_MAX as usize {
+            if server.plan.is_host(lease.address) && server.table.len() < LEASES_MAX as usize {
                 server.table.put(lease);
             }
         }

@@ -1,8 +1,8 @@
 //! Which address a client gets (RFC 2131 4.3.1): the one kept for it, the one it has or had, the one it asks
 //! for, one that nobody had, one that is over longest.
 
-use super::table::Lease;
-use super::{SHARE, Server, State, Who};
+use super::super::super::spread;
+use super::{Lease, SHARE, Server, State, Who};
 use std::net::Ipv4Addr;
 
 /// Why a client gets none.
@@ -10,13 +10,6 @@ use std::net::Ipv4Addr;
 pub enum Full {
     Pool,
     Port,
-}
-
-/// FNV-1a: where the search for a new client's address begins. It need not be hard to guess, only spread.
-fn spread(client: &[u8]) -> u64 {
-    client
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 impl Server {
@@ -63,7 +56,8 @@ impl Server {
         if self.plan.config.port_limit.is_some_and(|limit| held >= limit) {
             return Err(Full::Port);
         }
-        let kept = self.table.held_kept(&self.plan);
+        let kept = self.plan.kept().filter(|address| self.table.get(*address).is_some_and(Lease::is_held));
+        let kept = kept.count() as u32;
         let free = self.plan.size().saturating_sub(self.table.held() - kept);
         if free == 0 {
             return Err(Full::Pool);

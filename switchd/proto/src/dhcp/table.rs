@@ -1,12 +1,12 @@
 //! The leases of a network: by address, by client, by the time that something becomes of them.
 //!
 //! A lease that is over is remembered until its address is needed, the one that is over longest first, so
-//! that a client that returns finds its address. Bounds: an entry an address of the subnet, at most
-//! [`LEASES_MAX`](super::config::LEASES_MAX) and the reservations.
+//! that a client that returns finds its address. Bounds: an entry an address; the servers hold it below
+//! [`LEASES_MAX`](super::LEASES_MAX) and the reservations.
 
 use super::PortName;
 use std::collections::{BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::hash::Hash;
 use switchd_wire::MacAddr;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,11 +21,11 @@ pub enum State {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Lease {
-    pub address: Ipv4Addr,
-    /// What the client is known by: option 61, or type and hardware address.
+pub struct Lease<A> {
+    pub address: A,
+    /// What the client is known by: its identifier, or type and hardware address.
     pub client: Vec<u8>,
-    /// The client sent option 61.
+    /// `client` is an identifier that the client chose.
     pub has_client_id: bool,
     pub mac: Option<MacAddr>,
     pub port: PortName,
@@ -37,41 +37,57 @@ pub struct Lease {
     pub durable: Option<u64>,
 }
 
-impl Lease {
+impl<A> Lease<A> {
     /// Nobody else may get the address.
     pub fn is_held(&self) -> bool {
         self.state != State::Over
     }
 }
 
-#[derive(Debug, Default)]
-pub struct Table {
-    by_address: HashMap<Ipv4Addr, Lease>,
-    by_client: HashMap<Vec<u8>, Vec<Ipv4Addr>>,
+#[derive(Debug)]
+pub struct Table<A> {
+    by_address: HashMap<A, Lease<A>>,
+    by_client: HashMap<Vec<u8>, Vec<A>>,
     /// Held leases by their end.
-    timers: BTreeSet<(u64, Ipv4Addr)>,
+    timers: BTreeSet<(u64, A)>,
     /// Those that are over, by when.
-    old: BTreeSet<(u64, Ipv4Addr)>,
+    old: BTreeSet<(u64, A)>,
     /// Held leases a port.
     held: HashMap<PortName, u32>,
 }
 
-impl Table {
-    pub fn get(&self, address: Ipv4Addr) -> Option<&Lease> {
+impl<A> Default for Table<A> {
+    fn default() -> Self {
+        Table {
+            by_address: HashMap::new(),
+            by_client: HashMap::new(),
+            timers: BTreeSet::new(),
+            old: BTreeSet::new(),
+            held: HashMap::new(),
+        }
+    }
+}
+
+impl<A: Copy + Ord + Hash> Table<A> {
+    pub fn get(&self, address: A) -> Option<&Lease<A>> {
         self.by_address.get(&address)
     }
 
-    pub fn of_client(&self, client: &[u8]) -> impl Iterator<Item = &Lease> {
+    pub fn of_client(&self, client: &[u8]) -> impl Iterator<Item = &Lease<A>> {
         let addresses = self.by_client.get(client).map(Vec::as_slice).unwrap_or_default();
         addresses.iter().filter_map(|address| self.by_address.get(address))
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Lease> {
+    pub fn iter(&self) -> impl Iterator<Item = &Lease<A>> {
         self.by_address.values()
     }
 
     pub fn len(&self) -> usize {
         self.by_address.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_address.is_empty()
     }
 
     pub fn held_by(&self, port: &PortName) -> u32 {
@@ -82,28 +98,22 @@ impl Table {
         self.timers.len() as u32
     }
 
-    /// Held leases of addresses that are kept for somebody: they are not the pool's.
-    pub fn held_kept(&self, plan: &super::config::Plan) -> u32 {
-        let kept = plan.kept().filter(|address| self.get(*address).is_some_and(Lease::is_held));
-        kept.count() as u32
-    }
-
     pub fn next_timer(&self) -> Option<u64> {
         self.timers.first().map(|&(at, _)| at)
     }
 
     /// A held lease whose time has come.
-    pub fn due(&self, now: u64) -> Option<Ipv4Addr> {
+    pub fn due(&self, now: u64) -> Option<A> {
         self.timers.first().filter(|&&(at, _)| at <= now).map(|&(_, address)| address)
     }
 
     /// The lease that is over longest and whose address passes.
-    pub fn oldest(&self, passes: impl Fn(Ipv4Addr) -> bool) -> Option<Ipv4Addr> {
+    pub fn oldest(&self, passes: impl Fn(A) -> bool) -> Option<A> {
         self.old.iter().map(|&(_, address)| address).find(|&address| passes(address))
     }
 
     /// Puts a lease in the place of what is known of its address.
-    pub fn put(&mut self, lease: Lease) {
+    pub fn put(&mut self, lease: Lease<A>) {
         self.remove(lease.address);
         let entry = (lease.expires, lease.address);
         if lease.is_held() {
@@ -116,7 +126,7 @@ impl Table {
         self.by_address.insert(lease.address, lease);
     }
 
-    pub fn remove(&mut self, address: Ipv4Addr) -> Option<Lease> {
+    pub fn remove(&mut self, address: A) -> Option<Lease<A>> {
         let lease = self.by_address.remove(&address)?;
         self.timers.remove(&(lease.expires, address));
         self.old.remove(&(lease.expires, address));
@@ -137,7 +147,7 @@ impl Table {
         Some(lease)
     }
 
-    pub fn change(&mut self, address: Ipv4Addr, change: impl FnOnce(&mut Lease)) {
+    pub fn change(&mut self, address: A, change: impl FnOnce(&mut Lease<A>)) {
         if let Some(mut lease) = self.remove(address) {
             change(&mut lease);
             self.put(lease);
