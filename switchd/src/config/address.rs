@@ -67,8 +67,7 @@ pub fn is_host4(prefix: Prefix4, address: Ipv4Addr) -> bool {
 
 /// The subnet of the guests, with its gateway's address. The error may tell what to write instead.
 pub fn subnet4(text: &str) -> Result<Prefix4, (String, Option<String>)> {
-    let prefix = prefix4(text)
-        .map_err(|_| ("expected a subnet like 10.7.0.0/24".to_owned(), None))?;
+    let prefix = prefix4(text).map_err(|_| ("expected a subnet like 10.7.0.0/24".to_owned(), None))?;
     let network = network4(prefix);
     if !(8..=30).contains(&prefix.len) {
         return Err(("the length of a subnet is /8 to /30".to_owned(), None));
@@ -85,10 +84,7 @@ pub fn subnet4(text: &str) -> Result<Prefix4, (String, Option<String>)> {
 }
 
 /// The same for IPv6. `len` are the lengths allowed.
-pub fn subnet6(
-    text: &str,
-    len: std::ops::RangeInclusive<u8>,
-) -> Result<Prefix6, (String, Option<String>)> {
+pub fn subnet6(text: &str, len: std::ops::RangeInclusive<u8>) -> Result<Prefix6, (String, Option<String>)> {
     let prefix = prefix6(text).map_err(|_| ("expected a prefix like fd00:7::/64".to_owned(), None))?;
     let network = network6(prefix);
     if !len.contains(&prefix.len) {
@@ -152,7 +148,9 @@ pub fn server(text: &str) -> Result<SocketAddr, String> {
     let address = match (text.parse::<SocketAddr>(), bare.parse::<IpAddr>()) {
         (Ok(address), _) if address.port() != 0 => address,
         (_, Ok(ip)) => SocketAddr::new(ip, 53),
-        _ => return Err("expected addresses separated by commas, as in 192.0.2.53,[2001:db8::53]:5353".into()),
+        _ => {
+            return Err("expected addresses separated by commas, as in 192.0.2.53,[2001:db8::53]:5353".into());
+        }
     };
     let usable = match address.ip() {
         IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast(),

@@ -64,7 +64,10 @@ fn ranges_go_forwards() {
     let [a, b] = [20, 29].map(|last| Ipv4Addr::new(192, 0, 2, last));
     assert_eq!(range4("192.0.2.20-192.0.2.29"), Ok((a, b)));
     assert_eq!(range4("192.0.2.20"), Ok((a, a)));
-    assert_eq!(range4("192.0.2.29-192.0.2.20").unwrap_err(), "the range 192.0.2.29-192.0.2.20 goes backwards");
+    assert_eq!(
+        range4("192.0.2.29-192.0.2.20").unwrap_err(),
+        "the range 192.0.2.29-192.0.2.20 goes backwards"
+    );
     for bad in ["", "-", "192.0.2.20-", "192.0.2.20-29", "192.0.2.20 - 192.0.2.29", "224.0.0.1"] {
         assert!(range4(bad).unwrap_err().starts_with("expected a range"), "{bad:?}");
     }

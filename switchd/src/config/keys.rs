@@ -31,13 +31,13 @@ pub(super) mod range {
     pub const MAC_LIMIT: RangeRule =
         RangeRule { min: 1, max: 1_048_576, what: "the number of learned addresses is" };
     /// RFC 2131 leaves it open; below two minutes clients would only renew.
-    pub const LEASE: RangeRule = RangeRule { min: 120, max: 31_536_000, what: "the lease time in seconds is" };
+    pub const LEASE: RangeRule =
+        RangeRule { min: 120, max: 31_536_000, what: "the lease time in seconds is" };
     pub const FLOWS: RangeRule = RangeRule { min: 1, max: 4_194_304, what: "the number of flows is" };
     /// RFC 4787 REQ-5: at least two minutes.
     pub const UDP: RangeRule = RangeRule { min: 120, max: 86_400, what: "the UDP timeout in seconds is" };
     /// RFC 5382 REQ-5: at least 2 hours 4 minutes.
-    pub const TCP: RangeRule =
-        RangeRule { min: 7440, max: 1_000_000, what: "the TCP timeout in seconds is" };
+    pub const TCP: RangeRule = RangeRule { min: 7440, max: 1_000_000, what: "the TCP timeout in seconds is" };
     /// RFC 5382 REQ-5: at least 4 minutes.
     pub const TRANSITORY: RangeRule =
         RangeRule { min: 240, max: 86_400, what: "the TCP transitory timeout in seconds is" };

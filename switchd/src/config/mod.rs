@@ -41,11 +41,12 @@ pub use problem::{Problem, error_body};
 pub use report::Report;
 pub use set::{set_bond, set_mirror, set_network, set_port};
 pub use typed::{
-    BondPlan, Dhcp6, DhcpPlan, FloatingPlan, ForwardKey, ForwardPlan, Mode6, NatEgress, NatPlan, OutsideAddress,
-    OutsideMac, OutsidePlan, mask4,
+    BondPlan, Dhcp6, DhcpPlan, FloatingPlan, ForwardKey, ForwardPlan, Mode6, NatEgress, NatPlan,
+    OutsideAddress, OutsideMac, OutsidePlan, mask4,
 };
 pub use validate::{
     Backend, MirrorPlan, NetworkPlan, PortPlan, Rotation, Source, StaticEntry, Target, Validated, validate,
+    validate_change,
 };
 pub use value::{fdb_key, ifname, netns, size, time, vlan};
 pub use words::{changes, counted};

@@ -59,20 +59,19 @@ fn set<T: Spec>(name: &Name, spec: &T, keys: &BTreeMap<String, String>) -> Resul
             return Err(Problem::new(&path, "there is no such key")
                 .help(format!("{meant}the keys are {}", one_of(&settable))));
         };
-        let value =
-            match text.as_str() {
-                "" if key.required => return Err(Problem::new(&path, "this key has no default").text(text)),
-                "" => None,
-                text => Some(read(key, text).map_err(|rule| match key.kind {
-                    Type::Map(Entries { set: Err(commands), .. }) => {
-                        Problem::new(&path, rule).help(commands.replace("{}", name.as_str()))
-                    }
-                    Type::Map(Entries { set: Ok(entries), .. }) => {
-                        Problem::new(&path, rule).help(format!("as in {word}.{}=VALUE", entries[0]))
-                    }
-                    _ => Problem::new(&path, rule).text(text),
-                })?),
-            };
+        let value = match text.as_str() {
+            "" if key.required => return Err(Problem::new(&path, "this key has no default").text(text)),
+            "" => None,
+            text => Some(read(key, text).map_err(|rule| match key.kind {
+                Type::Map(Entries { set: Err(commands), .. }) => {
+                    Problem::new(&path, rule).help(commands.replace("{}", name.as_str()))
+                }
+                Type::Map(Entries { set: Ok(entries), .. }) => {
+                    Problem::new(&path, rule).help(format!("as in {word}.{}=VALUE", entries[0]))
+                }
+                _ => Problem::new(&path, rule).text(text),
+            })?),
+        };
         spec.put(word, value).map_err(|rule| Problem::new(&path, rule).text(text))?;
     }
     Ok(spec)

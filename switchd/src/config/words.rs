@@ -15,23 +15,33 @@ struct Object {
 
 type Keys = serde_json::Map<String, serde_json::Value>;
 
-/// In the order network, port, mirror, each by name. An object that is only interrupted, because something
+/// In the order network, bond, port, mirror, each by name. An object that is only interrupted, because something
 /// that it hangs on is made anew, is told as changed too.
 pub fn changes(steps: &[Step]) -> Vec<Change> {
     let mut objects: BTreeMap<(u8, &str), Object> = BTreeMap::new();
     for step in steps {
         match step {
             Step::DeleteMirror { name, spec } => {
-                objects.entry((2, name.as_str())).or_default().old = keys(spec)
+                objects.entry((3, name.as_str())).or_default().old = keys(spec)
             }
             Step::CreateMirror { name, spec } => {
-                objects.entry((2, name.as_str())).or_default().new = keys(spec)
+                objects.entry((3, name.as_str())).or_default().new = keys(spec)
             }
-            Step::DetachPort { name, spec, .. } => {
+            Step::DeleteBond { name, spec } => {
                 objects.entry((1, name.as_str())).or_default().old = keys(spec)
             }
-            Step::AttachPort { name, spec } => {
+            Step::CreateBond { name, spec } => {
                 objects.entry((1, name.as_str())).or_default().new = keys(spec)
+            }
+            Step::SetBond { name, old, new } => {
+                let object = objects.entry((1, name.as_str())).or_default();
+                (object.old, object.new, object.in_place) = (keys(old), keys(new), true);
+            }
+            Step::DetachPort { name, spec, .. } => {
+                objects.entry((2, name.as_str())).or_default().old = keys(spec)
+            }
+            Step::AttachPort { name, spec } => {
+                objects.entry((2, name.as_str())).or_default().new = keys(spec)
             }
             Step::DeleteNetwork { name, spec, .. } => {
                 objects.entry((0, name.as_str())).or_default().old = keys(spec);
@@ -44,7 +54,7 @@ pub fn changes(steps: &[Step]) -> Vec<Change> {
                 (object.old, object.new, object.in_place) = (keys(old), keys(new), true);
             }
             Step::SetPort { name, old, new } => {
-                let object = objects.entry((1, name.as_str())).or_default();
+                let object = objects.entry((2, name.as_str())).or_default();
                 (object.old, object.new, object.in_place) = (keys(old), keys(new), true);
             }
             Step::DeleteStatic { network, key, port } => {
@@ -61,7 +71,7 @@ pub fn changes(steps: &[Step]) -> Vec<Change> {
 }
 
 fn change(section: u8, name: &str, object: Object) -> Option<Change> {
-    let section = ["network", "port", "mirror"][usize::from(section)];
+    let section = ["network", "bond", "port", "mirror"][usize::from(section)];
     let action = match (&object.old, &object.new) {
         (None, Some(_)) => "create",
         (Some(_), None) => "delete",
@@ -97,18 +107,28 @@ fn change(section: u8, name: &str, object: Object) -> Option<Change> {
 
 fn detail(action: &str, key: &str, was: Option<String>, is: Option<String>) -> String {
     let default = || "default".to_owned();
-    let (was, is) = match key.starts_with("fdb ") {
+    // An entry of a map.
+    let (was, is) = match key.contains(' ') {
         true => (was.unwrap_or_else(|| "none".to_owned()), is.unwrap_or_else(|| "none".to_owned())),
         false => (was.unwrap_or_else(default), is.unwrap_or_else(default)),
     };
     if action == "create" { format!("{key}: {is}") } else { format!("{key}: {was} → {is}") }
 }
 
+/// The entries of a map stand each for itself: `forward tcp/8080`.
 fn keys<T: serde::Serialize>(spec: &T) -> Option<Keys> {
-    match serde_json::to_value(spec) {
-        Ok(serde_json::Value::Object(keys)) => Some(keys),
-        _ => Some(Keys::new()),
+    let Ok(serde_json::Value::Object(keys)) = serde_json::to_value(spec) else { return Some(Keys::new()) };
+    let mut flat = Keys::new();
+    for (key, value) in keys {
+        match value {
+            serde_json::Value::Object(entries) => {
+                let entries = entries.into_iter();
+                flat.extend(entries.map(|(entry, value)| (format!("{key} {}", entry.escape_debug()), value)));
+            }
+            value => drop(flat.insert(key, value)),
+        }
     }
+    Some(flat)
 }
 
 /// `1 change`, `2 changes`.

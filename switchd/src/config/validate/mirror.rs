@@ -5,6 +5,7 @@ use super::super::problem::{Problem, one_of};
 use super::super::value::{size, time};
 use super::super::{DEFAULT_SNAPLEN, MAX_SOURCES};
 use super::network::in_range;
+use super::scope::Scope;
 use super::{MirrorPlan, Rotation, Source, Target, instead};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -15,12 +16,13 @@ use switchd_api::name::Name;
 const MAX_FILTER: usize = 4096;
 
 pub(super) fn mirrors(
-    desired: &Desired,
+    scope: Scope<'_>,
     capture_dir: &Path,
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<Name, MirrorPlan> {
+    let desired = scope.desired;
     let mut plans: BTreeMap<Name, MirrorPlan> = BTreeMap::new();
-    for (name, spec) in &desired.mirror {
+    for (name, spec) in scope.mirrors() {
         let sources = sources(desired, name, spec, problems);
         let to = target(desired, capture_dir, name, spec, problems);
         let rotation = rotation(name, spec, problems);
@@ -86,7 +88,7 @@ fn sources(desired: &Desired, name: &Name, spec: &MirrorSpec, problems: &mut Vec
     sources
 }
 
-const SOURCE_FORM: &str = "write port:NAME, port:uplink:IFNAME or network:NAME";
+const SOURCE_FORM: &str = "write port:NAME, port:uplink:IFNAME, network:NAME or bond:NAME";
 
 fn source(desired: &Desired, text: &str, path: &[&str]) -> Result<Source, Problem> {
     let missing = |section: &str, word: &str, names: Vec<&str>| {
@@ -96,8 +98,9 @@ fn source(desired: &Desired, text: &str, path: &[&str]) -> Result<Source, Proble
             .not_found()
     };
     if let Some(ifname) = text.strip_prefix("port:uplink:") {
-        let mut uplinks = desired.network.values().filter_map(|spec| spec.uplink.as_deref());
-        if uplinks.any(|uplink| uplink == ifname) {
+        let mut uplinks =
+            desired.network.values().flat_map(|spec| [spec.uplink.as_deref(), spec.egress.as_deref()]);
+        if uplinks.any(|uplink| uplink == Some(ifname)) && ifname != "host" {
             return Ok(Source::Uplink(ifname.to_owned()));
         }
         return Err(Problem::new(path, "no network has this uplink").text(text).not_found());
@@ -111,7 +114,13 @@ fn source(desired: &Desired, text: &str, path: &[&str]) -> Result<Source, Proble
             Some((name, _)) => Ok(Source::Network(name.clone())),
             None => Err(missing("network", word, desired.network.keys().map(Name::as_str).collect())),
         },
-        _ => Err(Problem::new(path, "expected port:NAME or network:NAME").text(text).help(SOURCE_FORM)),
+        Some(("bond", word)) => match desired.bond.get_key_value(word) {
+            Some((name, _)) => Ok(Source::Bond(name.clone())),
+            None => Err(missing("bond", word, desired.bond.keys().map(Name::as_str).collect())),
+        },
+        _ => Err(Problem::new(path, "expected port:NAME, network:NAME or bond:NAME")
+            .text(text)
+            .help(SOURCE_FORM)),
     }
 }
 

@@ -3,15 +3,20 @@
 //! All objects are looked at, and all problems found are returned. A [`Validated`] keeps every promise that
 //! its fields' comments make, so nothing later checks again.
 
+mod bond;
+mod interfaces;
 mod mirror;
+mod nat;
 mod network;
 mod port;
+mod scope;
 #[cfg(test)]
 mod tests;
 
 use super::problem::{Problem, quoted};
 use super::typed::{BondPlan, NatPlan};
 use super::{MAX_BONDS, MAX_MIRRORS, MAX_NETWORKS, MAX_PORTS};
+use scope::Scope;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -161,9 +166,25 @@ pub struct Rotation {
 
 /// `capture_dir` is absolute: what an absolute `pcap:` path must lie beneath.
 pub fn validate(desired: &Desired, capture_dir: &Path) -> Result<Validated, Vec<Problem>> {
+    judge(Scope { desired, before: None }, capture_dir)
+}
+
+/// The same of a configuration that follows a valid one: what contradicts is told from the side of the
+/// object that was added or changed.
+pub fn validate_change(
+    before: &Desired,
+    desired: &Desired,
+    capture_dir: &Path,
+) -> Result<Validated, Vec<Problem>> {
+    judge(Scope { desired, before: Some(before) }, capture_dir)
+}
+
+fn judge(scope: Scope<'_>, capture_dir: &Path) -> Result<Validated, Vec<Problem>> {
+    let desired = scope.desired;
     let mut problems = Vec::new();
     for (section, count, limit) in [
         ("network", desired.network.len(), MAX_NETWORKS),
+        ("bond", desired.bond.len(), MAX_BONDS),
         ("port", desired.port.len(), MAX_PORTS),
         ("mirror", desired.mirror.len(), MAX_MIRRORS),
     ] {
@@ -174,11 +195,12 @@ pub fn validate(desired: &Desired, capture_dir: &Path) -> Result<Validated, Vec<
             return Err(vec![problem.conflict()]);
         }
     }
-    let networks = network::networks(desired, &mut problems);
-    let ports = port::ports(desired, &mut problems);
-    port::interfaces(desired, &mut problems);
-    let mirrors = mirror::mirrors(desired, capture_dir, &mut problems);
-    if problems.is_empty() { Ok(Validated { networks, bonds: BTreeMap::new(), ports, mirrors }) } else { Err(problems) }
+    let networks = network::networks(scope, &mut problems);
+    let bonds = bond::bonds(scope, &mut problems);
+    let ports = port::ports(scope, &mut problems);
+    interfaces::interfaces(scope, &mut problems);
+    let mirrors = mirror::mirrors(scope, capture_dir, &mut problems);
+    if problems.is_empty() { Ok(Validated { networks, bonds, ports, mirrors }) } else { Err(problems) }
 }
 
 /// `did you mean X?`, or the command that lists what there is.

@@ -1,21 +1,23 @@
 //! Networks: uplinks, their VLANs, limits, static entries.
 
 use super::super::keys::{RangeRule, range};
-use super::super::problem::Problem;
+use super::super::problem::{Problem, one_of};
 use super::super::value::{fdb_key, ifname, vlan};
 use super::super::{DEFAULT_AGEING, DEFAULT_MAC_LIMIT, DEFAULT_MTU, MAX_STATIC};
-use super::{NetworkPlan, StaticEntry, instead};
+use super::scope::Scope;
+use super::{NetworkPlan, StaticEntry, instead, nat};
 use std::collections::BTreeMap;
 use switchd_api::model::{Desired, Kind, NetworkSpec};
 use switchd_api::name::Name;
 use switchd_dataplane::VlanMode;
 
-pub(super) fn networks(desired: &Desired, problems: &mut Vec<Problem>) -> BTreeMap<Name, NetworkPlan> {
+pub(super) fn networks(scope: Scope<'_>, problems: &mut Vec<Problem>) -> BTreeMap<Name, NetworkPlan> {
+    let desired = scope.desired;
     let mut plans = BTreeMap::new();
     // Who has this VLAN of this uplink.
     let mut claims: BTreeMap<(&str, Option<u16>), &Name> = BTreeMap::new();
-    for (name, spec) in &desired.network {
-        place(name, spec, problems);
+    for (name, spec) in scope.networks() {
+        place(desired, name, spec, problems);
         if let (Kind::Bridged, Some(uplink)) = (spec.kind, &spec.uplink)
             && let Some(other) = claims.insert((uplink, spec.vlan), name)
         {
@@ -28,6 +30,14 @@ pub(super) fn networks(desired: &Desired, problems: &mut Vec<Problem>) -> BTreeM
         ] {
             in_range(&["network", name.as_str(), key], value, rule, problems);
         }
+        choice(&["network", name.as_str(), "rstp"], spec.rstp.as_deref(), &["on", "off"], problems);
+        let nat = match spec.kind {
+            Kind::Nat => nat::nat(scope, name, spec, problems),
+            Kind::Bridged | Kind::Isolated => {
+                nat::only_nat(name, spec, problems);
+                None
+            }
+        };
         let plan = NetworkPlan {
             kind: spec.kind,
             uplink: spec.uplink.clone(),
@@ -37,10 +47,11 @@ pub(super) fn networks(desired: &Desired, problems: &mut Vec<Problem>) -> BTreeM
             mac_limit: spec.mac_limit.unwrap_or(DEFAULT_MAC_LIMIT),
             fdb: static_entries(desired, name, spec, problems),
             rstp: spec.rstp.as_deref() == Some("on"),
-            nat: None,
+            nat,
         };
         plans.insert(name.clone(), plan);
     }
+    nat::between(scope, &plans, problems);
     let entries: usize = desired.network.values().map(|spec| spec.fdb.len()).sum();
     if entries > MAX_STATIC {
         let rule = format!("there can be at most {MAX_STATIC} static entries in all networks together");
@@ -57,31 +68,58 @@ pub(super) fn in_range(path: &[&str], value: Option<u64>, rule: RangeRule, probl
     }
 }
 
+/// A word that a body in JSON may hold, and the tables of keys refuse elsewhere.
+pub(super) fn choice(path: &[&str], value: Option<&str>, words: &[&str], problems: &mut Vec<Problem>) {
+    if let Some(value) = value
+        && !words.contains(&value)
+    {
+        problems.push(Problem::new(path, format!("expected {}", one_of(words))).text(value));
+    }
+}
+
 /// Where the network stands: uplink and VLAN.
-fn place(name: &Name, spec: &NetworkSpec, problems: &mut Vec<Problem>) {
+fn place(desired: &Desired, name: &Name, spec: &NetworkSpec, problems: &mut Vec<Problem>) {
     let uplink_path = ["network", name.as_str(), "uplink"];
     let vlan_path = ["network", name.as_str(), "vlan"];
+    if let (Kind::Nat, Some(rstp)) = (spec.kind, &spec.rstp) {
+        problems.push(
+            Problem::new(
+                &["network", name.as_str(), "rstp"],
+                "a NAT network takes no part in spanning trees",
+            )
+            .text(rstp)
+            .help("leave rstp out, or use kind = \"bridged\" or \"isolated\""),
+        );
+    }
     if let Some(uplink) = &spec.uplink {
-        if spec.kind != Kind::Bridged {
-            problems.push(
-                Problem::new(&uplink_path, "an isolated network has no uplink")
-                    .text(uplink)
-                    .help("leave uplink out, or use kind = \"bridged\""),
-            );
+        let wrong = match spec.kind {
+            Kind::Bridged => None,
+            Kind::Isolated => {
+                Some(("an isolated network has no uplink", "leave uplink out, or use kind = \"bridged\""))
+            }
+            Kind::Nat => {
+                Some(("a NAT network has no uplink", "its way out is egress: host, an interface or a bond"))
+            }
+        };
+        if let Some((rule, help)) = wrong {
+            problems.push(Problem::new(&uplink_path, rule).text(uplink).help(help));
         }
-        if let Err(rule) = ifname(uplink) {
+        // A bond's name may be longer.
+        if !desired.bond.contains_key(uplink.as_str())
+            && let Err(rule) = ifname(uplink)
+        {
             problems.push(Problem::new(&uplink_path, rule).text(uplink));
         }
     }
     if let Some(vlan) = spec.vlan {
         in_range(&vlan_path, Some(vlan.into()), range::VID, problems);
-        if spec.kind != Kind::Bridged {
+        if spec.kind == Kind::Isolated {
             problems.push(
                 Problem::new(&vlan_path, "an isolated network has no VLAN on an uplink")
                     .number(vlan)
                     .help("VLANs inside a network are set on ports: `--vlan access=10`"),
             );
-        } else if spec.uplink.is_none() {
+        } else if spec.kind == Kind::Bridged && spec.uplink.is_none() {
             problems.push(
                 Problem::new(
                     &vlan_path,

@@ -1,20 +1,23 @@
-//! Ports: what is behind them, their addresses and VLANs, and that no interface is used twice.
+//! Ports: what is behind them, their addresses, VLANs and guards.
 
+use super::super::address::host4;
 use super::super::keys::range;
 use super::super::problem::Problem;
 use super::super::value::{host_mac, ifname, netns, storm, vlan};
-use super::network::in_range;
+use super::network::{choice, in_range};
+use super::scope::Scope;
 use super::{Backend, PortPlan, instead};
 use std::collections::BTreeMap;
-use switchd_api::model::{Admin, Desired, PortSpec};
+use switchd_api::model::{Admin, Desired, Kind, PortSpec};
 use switchd_api::name::Name;
 use switchd_dataplane::{PortConfig, VlanMode};
 use switchd_wire::MacAddr;
 
-pub(super) fn ports(desired: &Desired, problems: &mut Vec<Problem>) -> BTreeMap<Name, PortPlan> {
+pub(super) fn ports(scope: Scope<'_>, problems: &mut Vec<Problem>) -> BTreeMap<Name, PortPlan> {
+    let desired = scope.desired;
     let mut plans = BTreeMap::new();
     let mut addresses: BTreeMap<MacAddr, &Name> = BTreeMap::new();
-    for (name, spec) in &desired.port {
+    for (name, spec) in scope.ports() {
         let path = |key| ["port", name.as_str(), key];
         if !desired.network.contains_key(&spec.network) {
             let wanted = spec.network.as_str();
@@ -56,6 +59,8 @@ pub(super) fn ports(desired: &Desired, problems: &mut Vec<Problem>) -> BTreeMap<
                 VlanMode::Transparent
             }
         };
+        choice(&path("bpdu-guard"), spec.bpdu_guard.as_deref(), &["on", "off"], problems);
+        choice(&path("loop-guard"), spec.loop_guard.as_deref(), &["on", "off"], problems);
         in_range(&path("mac-limit"), spec.mac_limit.map(u64::from), range::MAC_LIMIT, problems);
         if let Some(backend) = backend {
             let plan = PortPlan {
@@ -65,7 +70,7 @@ pub(super) fn ports(desired: &Desired, problems: &mut Vec<Problem>) -> BTreeMap<
                 vlan,
                 admin_up: spec.admin == Admin::Up,
                 mac_limit: spec.mac_limit,
-                reserve: None,
+                reserve: reserve(desired, name, spec, problems),
                 storm_limit: storm_limit(name, spec, problems),
                 bpdu_guard: spec.bpdu_guard.as_deref() != Some("off"),
                 loop_guard: spec.loop_guard.as_deref() != Some("off"),
@@ -74,6 +79,28 @@ pub(super) fn ports(desired: &Desired, problems: &mut Vec<Problem>) -> BTreeMap<
         }
     }
     plans
+}
+
+/// Only on a NAT network; that the address fits there is seen with the network.
+fn reserve(
+    desired: &Desired,
+    name: &Name,
+    spec: &PortSpec,
+    problems: &mut Vec<Problem>,
+) -> Option<std::net::Ipv4Addr> {
+    let text = spec.reserve.as_deref()?;
+    let network = desired.network.get(&spec.network)?;
+    if network.kind != Kind::Nat {
+        let rule = format!("network {} has no DHCP server that could give it out", spec.network);
+        problems.push(
+            Problem::new(&["port", name.as_str(), "reserve"], rule)
+                .text(text)
+                .also(&["network", spec.network.as_str(), "kind"])
+                .help("only a port of a NAT network has a reserved address"),
+        );
+        return None;
+    }
+    host4(text).ok()
 }
 
 /// Frames a second, or `off`.
@@ -129,41 +156,6 @@ fn backend(name: &Name, spec: &PortSpec, problems: &mut Vec<Problem>) -> Option<
                     .help("tap = an interface that switchd makes and owns; netdev = one that exists already"),
             );
             None
-        }
-    }
-}
-
-/// No interface twice: as an uplink, a netdev or a tap. Interfaces in other namespaces have names of their
-/// own there. (Several networks may share an uplink; that is their matter.)
-pub(super) fn interfaces(desired: &Desired, problems: &mut Vec<Problem>) {
-    let mut users: BTreeMap<(Option<&str>, &str), (&str, &Name, &str)> = BTreeMap::new();
-    for (name, spec) in &desired.network {
-        if let Some(uplink) = &spec.uplink {
-            users.insert((None, uplink), ("network", name, "uplink"));
-        }
-    }
-    for (name, spec) in &desired.port {
-        let (namespace, ifname, key) = match (&spec.tap, &spec.netdev) {
-            (Some(tap), None) => (spec.netns.as_deref(), tap, "tap"),
-            (None, Some(netdev)) => (None, netdev, "netdev"),
-            _ => continue,
-        };
-        if let Some((section, other, other_key)) = users.insert((namespace, ifname), ("port", name, key)) {
-            let whose = match other_key {
-                "uplink" => format!("the uplink of network {other}"),
-                key => format!("the {key} of port {other}"),
-            };
-            let place = namespace.map_or_else(String::new, |name| format!(" in namespace {name:?}"));
-            problems.push(
-                Problem::new(
-                    &["port", name.as_str(), key],
-                    format!("this interface{place} is {whose} already"),
-                )
-                .text(ifname)
-                .also(&[section, other.as_str(), other_key])
-                .help("an interface has one use")
-                .conflict(),
-            );
         }
     }
 }
