@@ -64,6 +64,10 @@ drops! {
     NoOutside = "nat-no-outside",
     /// The destination is none of the outside addresses.
     NotOurs = "nat-not-ours",
+    /// The other end is no single station's address.
+    NotUnicast = "nat-not-unicast",
+    /// A guest's packet that belongs to no flow and cannot begin one (an RST, an ICMP answer).
+    NoFlow = "nat-no-flow",
     /// From outside, and no guest has asked for it.
     Unsolicited = "nat-unsolicited",
     /// The guest has as many flows as it may.
