@@ -49,6 +49,8 @@ pub(super) fn next(
 
 /// Goes as far as it can. `ready` is the aggregator's: all that wait for it have waited long enough.
 pub(super) fn run(port: &mut Port, now: u64, ready: bool) {
+    // It was found out before this run: who comes to WAITING only now has not waited.
+    let ready = ready && port.mux == State::Waiting;
     loop {
         let sync = port.partner.state.has(Bits::SYNCHRONIZATION);
         let collecting = port.partner.state.has(Bits::COLLECTING);

@@ -92,6 +92,8 @@ pub(super) struct Port {
     pub churn_partner: Churn,
     /// When the last LACPDUs were sent, newest last.
     pub sent: [Option<u64>; 3],
+    /// What the last LACPDU said of actor and partner.
+    pub said: Option<(Info, Info)>,
     pub last_rx: Option<u64>,
     /// Of the last LACPDU: its sender is synchronized; it knows us as we are.
     pub heard_sync: bool,
@@ -142,6 +144,7 @@ impl Port {
             churn_actor: Churn::default(),
             churn_partner: Churn::default(),
             sent: [None; 3],
+            said: None,
             last_rx: None,
             heard_sync: false,
             heard_match: false,

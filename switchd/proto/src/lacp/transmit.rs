@@ -1,15 +1,24 @@
 //! Transmit machine (6.4.16): no more than three LACPDUs in a Fast_Periodic_Time. One that must wait is
 //! made when its time has come, so it tells how things stand then.
+//!
+//! A LACPDU that says nothing new waits for [`REPEAT_TIME`] (our choice). LACPDUs that cross on the wire make
+//! both ends answer what was answered already, and such repetitions would use up the three while the
+//! next step of the negotiation waits for a second.
 
 use super::FAST_PERIODIC_TIME;
 use super::periodic;
 use super::port::Port;
 use switchd_wire::slow::Lacpdu;
 
+const REPEAT_TIME: u64 = FAST_PERIODIC_TIME / 3;
+
 impl Port {
     /// When the next LACPDU may go; `None`: at once.
     pub(super) fn may_send_at(&self) -> Option<u64> {
-        self.sent[0].map(|oldest| oldest + FAST_PERIODIC_TIME)
+        let limit = self.sent[0].map(|oldest| oldest + FAST_PERIODIC_TIME);
+        let same = self.said == Some((self.actor, self.partner));
+        let repeat = self.sent[2].filter(|_| same).map(|newest| newest + REPEAT_TIME);
+        limit.max(repeat)
     }
 }
 
@@ -23,6 +32,7 @@ pub(super) fn run(port: &mut Port, now: u64) -> Option<Vec<u8>> {
     }
     port.ntt = false;
     port.sent = [port.sent[1], port.sent[2], Some(now)];
+    port.said = Some((port.actor, port.partner));
     port.counters.lacpdu_tx += 1;
     Some(frame(port))
 }
