@@ -82,9 +82,12 @@ impl Dataplane {
     /// Removes the static and learned entries of an address: in one VLAN, or (`None`) in all. The uplink's
     /// own addresses stay. False when there were none.
     pub fn fdb_delete(&mut self, network: NetworkId, mac: MacAddr, vid: Option<u16>) -> bool {
-        let Some(home) = self.network_mut(network) else { return false };
+        let Dataplane { networks, ports, .. } = self;
+        let Some(home) = networks.get_mut(network.0 as usize).filter(|home| home.alive) else { return false };
         let before = home.statics.len();
-        let hit = |entry: &Static| entry.mac == mac && (vid.is_none() || entry.vid == vid);
+        // A gateway keeps its address.
+        let kept = |entry: &Static| ports[entry.port as usize].station != NONE;
+        let hit = |entry: &Static| entry.mac == mac && (vid.is_none() || entry.vid == vid) && !kept(entry);
         home.statics.retain(|entry| !hit(entry));
         let mut found = home.statics.len() < before;
         let fids: Vec<u16> = match vid {

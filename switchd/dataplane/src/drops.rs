@@ -3,6 +3,8 @@
 //! A frame that is not delivered is counted under exactly one of these, at the port where it was dropped:
 //! inwards before a way was found, outwards after it had been offered to a port.
 
+use switchd_nat::NatDrop;
+
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -77,6 +79,80 @@ reasons! {
     PeerFrame = "peer-frame",
     /// It came from the bond at the other half of an MLAG pair, so it does not go back to the bond.
     SplitHorizon = "split-horizon",
+    /// An IP header that is cut short, contradicts itself or has a wrong checksum.
+    BadPacket = "bad-packet",
+    /// The IP source is not of the network's subnet, or can be nobody's.
+    BadSourceAddress = "bad-source-address",
+    /// The IP destination is one that no router forwards to.
+    BadDestination = "bad-destination",
+    /// To a gateway's MAC, and of a protocol that a gateway does not know.
+    NotForGateway = "not-for-gateway",
+    /// To an address of the gateway itself, and nobody listens there.
+    NoService = "no-service",
+    /// The packet has used up its time to live.
+    TtlExceeded = "ttl-exceeded",
+    /// Longer than the way on allows, and not to be fragmented.
+    TooBig = "too-big",
+    /// The gateway has no address or no next hop for it.
+    NoRoute = "no-route",
+    /// The next hop does not answer.
+    Unreachable = "unreachable",
+    /// Too many packets wait for next hops to answer.
+    NeighborFull = "neighbor-full",
+    /// It went from gateway to gateway too often within one burst.
+    GatewayLoop = "gateway-loop",
+    /// Not translated: headers that are cut short or contradict each other.
+    NatMalformed = "nat-malformed",
+    /// Not translated: the source address is not of the network's subnet.
+    NatNotInside = "nat-not-inside",
+    /// Not translated: there is no outside address of this family.
+    NatNoOutside = "nat-no-outside",
+    /// Not translated: the destination is none of the outside addresses.
+    NatNotOurs = "nat-not-ours",
+    /// Not translated: the other end is no single station's address.
+    NatNotUnicast = "nat-not-unicast",
+    /// Not translated: it belongs to no flow and cannot begin one (an RST, an ICMP answer).
+    NatNoFlow = "nat-no-flow",
+    /// From outside, and no guest has asked for it.
+    NatUnsolicited = "nat-unsolicited",
+    /// The guest has as many flows as it may.
+    NatQuota = "nat-quota",
+    /// The network has as many flows as it may.
+    NatTableFull = "nat-table-full",
+    /// No port of the outside address is left for this guest.
+    NatNoPort = "nat-no-port",
+    /// An ICMP error with a wrong checksum, or about a packet that nobody sent.
+    NatIcmpUnmatched = "nat-icmp-unmatched",
+    /// A kind of ICMP message that is not translated.
+    NatIcmpKind = "nat-icmp-kind",
+    /// Another guest already speaks this protocol with this remote address.
+    NatConflict = "nat-conflict",
+    /// Fragments that overlap, are too many, or are of a datagram that was given up.
+    NatFragment = "nat-fragment",
+    /// Too many fragments wait for their first one.
+    NatFragmentsFull = "nat-fragments-full",
+}
+
+impl From<NatDrop> for DropReason {
+    fn from(drop: NatDrop) -> DropReason {
+        match drop {
+            NatDrop::Malformed => DropReason::NatMalformed,
+            NatDrop::NotInside => DropReason::NatNotInside,
+            NatDrop::NoOutside => DropReason::NatNoOutside,
+            NatDrop::NotOurs => DropReason::NatNotOurs,
+            NatDrop::NotUnicast => DropReason::NatNotUnicast,
+            NatDrop::NoFlow => DropReason::NatNoFlow,
+            NatDrop::Unsolicited => DropReason::NatUnsolicited,
+            NatDrop::Quota => DropReason::NatQuota,
+            NatDrop::TableFull => DropReason::NatTableFull,
+            NatDrop::NoPort => DropReason::NatNoPort,
+            NatDrop::IcmpUnmatched => DropReason::NatIcmpUnmatched,
+            NatDrop::IcmpKind => DropReason::NatIcmpKind,
+            NatDrop::Conflict => DropReason::NatConflict,
+            NatDrop::Fragment => DropReason::NatFragment,
+            NatDrop::FragmentsFull => DropReason::NatFragmentsFull,
+        }
+    }
 }
 
 /// One counter a reason.

@@ -4,6 +4,8 @@
 //! until there is room again. The queue is bounded by [`QUEUE`]: what nobody fetches is dropped.
 
 use crate::rim::{NetworkId, PortId};
+use std::net::IpAddr;
+use switchd_nat::NatNotice;
 use switchd_wire::MacAddr;
 
 pub const MOVES_A_SECOND: u32 = 10;
@@ -20,6 +22,10 @@ pub enum DataplaneNotice {
     Storm { port: PortId, limit: u32 },
     /// A guard shut the port.
     Shut { port: PortId, why: Shut },
+    /// Somebody else on the link uses an address of the network's gateway, inside or outside.
+    Conflict { network: NetworkId, address: IpAddr, mac: MacAddr },
+    /// A limit of the network's translation was reached; `port` is the guest's.
+    Nat { network: NetworkId, port: Option<PortId>, notice: NatNotice },
     /// What is known of the other half of an MLAG pair changed.
     Peer { bond: PortId, alive: bool },
 }

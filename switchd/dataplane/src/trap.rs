@@ -51,6 +51,8 @@ pub enum Origin {
     Outside(NetworkId),
     /// Out of this port and no other, whatever the tables say: LACPDUs, LLDP, BPDUs, loop probes.
     Port(PortId),
+    /// Where a packet stopped that had to wait for its next hop: made by the dataplane only.
+    Resume(crate::gateway::Resume),
 }
 
 #[derive(Default)]

@@ -42,6 +42,12 @@ pub trait TailSource {
     fn copy_tail(&self, tail: Tail, offset: usize, dst: &mut [u8]) -> Result<(), StaleTail>;
 }
 
+impl<T: TailSource + ?Sized> TailSource for &T {
+    fn copy_tail(&self, tail: Tail, offset: usize, dst: &mut [u8]) -> Result<(), StaleTail> {
+        (**self).copy_tail(tail, offset, dst)
+    }
+}
+
 /// A source for frames that have no tail.
 pub struct NoTails;
 
@@ -148,12 +154,18 @@ impl Frame {
     /// Inserts an 802.1Q tag behind the addresses (802.1Q 9.3). False when the headroom is used up.
     #[inline]
     pub fn push_tag(&mut self, tci: u16) -> bool {
+        self.push_tag_of(0x8100, tci)
+    }
+
+    /// The same with another type in front of the tag.
+    #[inline]
+    pub fn push_tag_of(&mut self, tpid: u16, tci: u16) -> bool {
         let start = usize::from(self.start);
         if start < 4 || self.len < 12 {
             return false;
         }
         self.buf.copy_within(start..start + 12, start - 4);
-        self.buf[start + 8..start + 10].copy_from_slice(&[0x81, 0x00]);
+        self.buf[start + 8..start + 10].copy_from_slice(&tpid.to_be_bytes());
         self.buf[start + 10..start + 12].copy_from_slice(&tci.to_be_bytes());
         self.start -= 4;
         self.len += 4;
@@ -164,8 +176,17 @@ impl Frame {
     /// Removes the outer tag and returns its TCI. `None` (and no change) when there is none.
     #[inline]
     pub fn pop_tag(&mut self) -> Option<u16> {
+        self.pop_tag_of(0x8100)
+    }
+
+    /// The same for a tag with another type in front.
+    #[inline]
+    pub fn pop_tag_of(&mut self, tpid: u16) -> Option<u16> {
         let start = usize::from(self.start);
-        let tci = self.outer_tag()?;
+        let tci = match self.head().get(12..16) {
+            Some(&[a, b, high, low]) if u16::from_be_bytes([a, b]) == tpid => u16::from_be_bytes([high, low]),
+            _ => return None,
+        };
         self.buf.copy_within(start..start + 12, start + 4);
         self.start += 4;
         self.len -= 4;
