@@ -28,6 +28,65 @@ ageing = 0x20
 mac-limit = 100
 fdb."02:00:00:00:00:01" = "uplink:eth0"
 fdb."02:00:00:00:00:01@10" = "vm1"
+rstp = "on"
+[network.lab]
+kind = "nat"
+subnet = "10.7.0.0/24"
+subnet6 = "fd00:7::/64"
+egress = "bond0"
+vlan = 30
+address = "192.0.2.9/24"
+address6 = "2001:db8::9/64"
+pool = "192.0.2.20-192.0.2.29"
+gateway = "192.0.2.1"
+gateway6 = "fe80::1"
+mac = "02:00:00:00:00:99"
+dns = "lab.example"
+resolver = "192.0.2.53,2001:db8::53"
+mode6 = "nat"
+dhcp6 = "stateful"
+dhcp = "on"
+dhcp-range = "10.7.0.100-10.7.0.199"
+lease-time = 7200
+filtering = "endpoint-independent"
+flow-limit = 1000
+flow-quota = 100
+udp-timeout = 120
+tcp-timeout = 7440
+tcp-transitory-timeout = 240
+icmp-timeout = 60
+[network.lab.dhcp-option]
+ntp = "10.7.0.5"
+routes = "10.9.0.0/16 via 10.7.0.5"
+[network.lab.forward]
+"tcp/8080" = "10.7.0.20:80"
+"[2001:db8::9]:udp/5000-5010" = "[fd00:7::20]:5000"
+[network.lab.floating]
+"192.0.2.50" = "web"
+[bond.bond0]
+members = ["eth2", "eth3"]
+mode = "lacp"
+lacp = "passive"
+rate = "slow"
+hash = "layer2+3"
+min-links = 2
+system-priority = 1
+system-id = "02:00:00:00:00:98"
+key = 7
+fallback = "active-backup"
+peer = "eth4"
+peer-id = 1
+[bond.spare]
+members = ["eth5"]
+mode = "active-backup"
+prefer = "eth5"
+[port.web]
+network = "lab"
+tap = "web"
+reserve = "10.7.0.20"
+storm-limit = "off"
+bpdu-guard = "off"
+loop-guard = "on"
 [port.vm1]
 network = "office"
 tap = "vm1.0"
@@ -40,7 +99,7 @@ mac-limit = 4
 network = "office"
 netdev = "eth1"
 [mirror.forensics]
-source = ["network:office", "port:vm1", "port:uplink:eth0"]
+source = ["network:office", "port:vm1", "port:uplink:eth0", "bond:spare"]
 direction = "tx"
 to = "pcap:lab.pcapng"
 filter = "tcp"
@@ -59,6 +118,14 @@ rotate-count = 5
     assert_eq!((vm1.tap.as_deref(), vm1.netns.as_deref()), (Some("vm1.0"), Some("guest")));
     assert_eq!((vm1.admin, vm1.mac_limit), (Admin::Down, Some(4)));
     assert_eq!(desired.port["pc"].netdev.as_deref(), Some("eth1"));
+    let lab = &desired.network["lab"];
+    assert_eq!(
+        (lab.kind, lab.dhcp_option.len(), lab.forward.len(), lab.floating.len()),
+        (Kind::Nat, 2, 2, 1)
+    );
+    assert_eq!((lab.lease_time, lab.icmp_timeout), (Some(7200), Some(60)));
+    assert_eq!(desired.bond["bond0"].hash.as_deref(), Some("layer2+3"));
+    assert_eq!(desired.port["web"].storm_limit.as_deref(), Some("off"));
     let mirror = &desired.mirror["forensics"];
     assert_eq!(
         (mirror.direction, mirror.snaplen, mirror.segment),
@@ -110,25 +177,24 @@ fn an_unknown_key_is_shown_with_what_was_meant() {
     assert_eq!(report.help(), Some("did you mean mtu?"));
     let drawn = report.rendered();
     assert!(drawn.contains("some.toml:3:1") && drawn.contains("mtuu = 1500"), "{drawn}");
-    let report = parse("[network.lab]\nkind = \"isolated\"\nsubnet = \"10.0.0.0/24\"\n").unwrap_err();
-    assert_eq!(
-        report.help(),
-        Some("the keys of a network are kind, uplink, vlan, mtu, ageing, mac-limit or fdb")
-    );
+    let report = parse("[network.lab]\nkind = \"isolated\"\nroute-target = \"10.0.0.0/24\"\n").unwrap_err();
+    let help = report.help().unwrap();
+    assert!(help.starts_with("the keys of a network are kind, uplink, vlan, mtu, "), "{help}");
+    assert!(help.ends_with("forward, floating or fdb"), "{help}");
     let report = parse("[networks.lab]\nkind = \"isolated\"\n").unwrap_err();
     assert_eq!(
         (report.to_string().as_str(), report.help()),
         ("some.toml:1:2: networks: unknown key", Some("did you mean network?"))
     );
-    let report = parse("[bond.bond0]\nmode = \"lacp\"\n").unwrap_err();
-    assert_eq!(report.help(), Some("a file has [network.NAME], [port.NAME] or [mirror.NAME]"));
+    let report = parse("[tunnel.t]\nmode = \"lacp\"\n").unwrap_err();
+    assert_eq!(report.help(), Some("a file has [network.NAME], [bond.NAME], [port.NAME] or [mirror.NAME]"));
 }
 
 #[test]
 fn wrong_types_and_values_are_all_told() {
     let text = r#"
 [network.lab]
-kind = "nat"
+kind = "vpn"
 mtu = "big"
 ageing = 5
 mac-limit = -1
@@ -152,12 +218,12 @@ direction = "in"
     assert_eq!(
         refused(text),
         [
-            r#"network lab: kind "nat": expected bridged or isolated"#,
+            r#"network lab: kind "vpn": expected bridged, isolated or nat"#,
             "network lab: mtu: expected a whole number, found text",
             "network lab: ageing 5: the ageing time in seconds is 10 to 1000000",
             "network lab: mac-limit -1: the number of learned addresses is 1 to 1048576",
             "network lab: vlan 4095: a VLAN ID is 1 to 4094",
-            r#"network two: kind: expected "bridged" or "isolated", found a whole number"#,
+            r#"network two: kind: expected "bridged", "isolated" or "nat", found a whole number"#,
             "network two: uplink: expected text in quotes, found a list",
             "network two: fdb.02:00:00:00:00:01: expected the name of a port in quotes, found a whole number",
             "port vm1: tap: expected text in quotes, found a whole number",
@@ -232,11 +298,11 @@ fn a_missing_reference_points_at_the_value() {
 
 #[test]
 fn a_broken_object_is_not_blamed_twice_and_its_users_not_at_all() {
-    let text = "[network.lab]\nkind = \"nat\"\n[port.vm1]\nnetwork = \"lab\"\ntap = \"t\"\n[port.vm2]\nnetwork = \"gone\"\ntap = \"u\"\n";
+    let text = "[network.lab]\nkind = \"vpn\"\n[port.vm1]\nnetwork = \"lab\"\ntap = \"t\"\n[port.vm2]\nnetwork = \"gone\"\ntap = \"u\"\n";
     assert_eq!(
         refused(text),
         [
-            "network lab: kind \"nat\": expected bridged or isolated",
+            "network lab: kind \"vpn\": expected bridged, isolated or nat",
             "port vm2: network \"gone\": there is no such network"
         ]
     );
@@ -244,7 +310,7 @@ fn a_broken_object_is_not_blamed_twice_and_its_users_not_at_all() {
 
 #[test]
 fn the_number_of_problems_told_is_bounded() {
-    let text: String = (0..100).map(|n| format!("[network.n{n}]\nkind = \"nat\"\n")).collect();
+    let text: String = (0..100).map(|n| format!("[network.n{n}]\nkind = \"vpn\"\n")).collect();
     let report = parse(&text).unwrap_err();
     assert_eq!(report.problems().len(), MAX_PROBLEMS);
     assert!(report.to_string().ends_with("(and 99 more)"), "{report}");
@@ -278,7 +344,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_panics(text in "(\\[|\\]|\\.|=|\"|\n|network|port|mirror|lab|kind|vlan|source|[ -~é\u{1b}]){0,60}") {
+    fn no_text_panics(text in "(\\[|\\]|\\.|=|\"|\n|network|bond|port|mirror|lab|kind|vlan|source|[ -~é\u{1b}]){0,60}") {
         if let Err(report) = parse(&text) {
             let drawn = report.rendered();
             prop_assert!(!drawn.contains(0x1b as char), "it has an escape");
@@ -296,4 +362,38 @@ proptest! {
             let _ = parse(&text);
         }
     }
+}
+
+#[test]
+fn entries_of_maps_are_told_with_their_places() {
+    let text = "[network.lab]\nkind = \"nat\"\nsubnet = \"10.7.0.0/24\"\n[network.lab.forward]\n\
+                \"tcp/80\" = \"10.8.0.1:80\"\n\"tcp/x\" = \"10.7.0.2:80\"\n";
+    let report = parse(text).unwrap_err();
+    assert_eq!(
+        report.to_string(),
+        "some.toml:5:12: network lab: forward.\"tcp/80\" \"10.8.0.1:80\": a forward leads to an address of the \
+         guests' subnet (and 1 more)"
+    );
+    assert_eq!(report.problems()[1].to_string(), "network lab: forward.\"tcp/x\": a port is 1 to 65535");
+    let wrong = "[network.lab]\nkind = \"nat\"\nforward = 3\nfloating = { \"192.0.2.1\" = 7 }\n";
+    assert_eq!(
+        refused(wrong),
+        [
+            "network lab: forward: expected a table of \"PROTO/PORT\" = \"IP:PORT\", found a whole number",
+            "network lab: floating.192.0.2.1: expected the name of a port in quotes, found a whole number",
+        ]
+    );
+}
+
+#[test]
+fn members_of_a_bond_are_told_with_their_places() {
+    let text = "[bond.b]\nmode = \"lacp\"\nmembers = [\"eth0\", \"eth0\"]\n";
+    assert_eq!(
+        parse(text).unwrap_err().to_string(),
+        "some.toml:3:20: bond b: members.1 \"eth0\": this member is named twice"
+    );
+    assert_eq!(
+        refused("[bond.b]\nmode = \"802.3ad\"\n"),
+        ["bond b: mode \"802.3ad\": expected lacp or active-backup", "bond b: the key members is missing"]
+    );
 }

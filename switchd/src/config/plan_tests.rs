@@ -9,8 +9,12 @@ use switchd_api::model::{Desired, NetworkSpec};
 fn exists(model: &Desired, reference: &str) -> bool {
     match reference.split_once(':').unwrap() {
         ("network", name) => model.network.contains_key(name),
+        ("bond", name) => model.bond.contains_key(name),
         ("port", name) => match name.strip_prefix("uplink:") {
-            Some(ifname) => model.network.values().any(|spec| spec.uplink.as_deref() == Some(ifname)),
+            Some(ifname) => model
+                .network
+                .values()
+                .any(|spec| spec.uplink.as_deref() == Some(ifname) || spec.egress.as_deref() == Some(ifname)),
             None => model.port.contains_key(name),
         },
         _ => true,
@@ -25,6 +29,12 @@ fn carry_out(model: &mut Desired, step: &Step) {
             assert_eq!(model.network.get_mut(&network).unwrap().fdb.remove(&key), Some(port));
         }
         Step::DetachPort { name, spec, .. } => assert_eq!(model.port.remove(&name), Some(spec)),
+        Step::DeleteBond { name, spec } => assert_eq!(model.bond.remove(&name), Some(spec)),
+        Step::CreateBond { name, spec } => assert_eq!(model.bond.insert(name, spec), None),
+        Step::SetBond { name, old, new } => {
+            assert_eq!(model.bond.insert(name, new.clone()), Some(old.clone()));
+            assert_eq!(old.peer, new.peer, "not possible in place");
+        }
         Step::DeleteNetwork { name, spec, .. } => {
             assert!(model.port.values().all(|port| port.network != name));
             assert_eq!(model.network.remove(&name), Some(spec));
@@ -53,6 +63,10 @@ fn carry_out(model: &mut Desired, step: &Step) {
                 vlan: old.vlan.clone(),
                 admin: old.admin,
                 mac_limit: old.mac_limit,
+                reserve: old.reserve.clone(),
+                storm_limit: old.storm_limit.clone(),
+                bpdu_guard: old.bpdu_guard.clone(),
+                loop_guard: old.loop_guard.clone(),
                 ..new
             };
             assert_eq!(same, old, "not possible in place");
@@ -66,7 +80,11 @@ fn carry_out(model: &mut Desired, step: &Step) {
     for spec in model.mirror.values() {
         assert!(spec.source.iter().chain([&spec.to]).all(|text| exists(model, text)), "after {step:?}");
     }
-    assert!(super::testing::check(model), "after {step:?}: {model:?}");
+    // A floating address names a port that may come later, and its reserved address.
+    let mut bare = model.clone();
+    bare.network.values_mut().for_each(|spec| spec.floating.clear());
+    bare.port.values_mut().for_each(|spec| spec.reserve = None);
+    assert!(super::testing::check(&bare), "after {step:?}: {model:?}");
 }
 
 fn carry_out_all(old: &Desired, new: &Desired) -> Vec<Step> {
@@ -92,9 +110,16 @@ proptest! {
                 prop_assert!(told.contains(&object), "not told");
             }
         }
+        for bond in old.bond.keys().chain(new.bond.keys()) {
+            let differs = old.bond.get(bond) != new.bond.get(bond);
+            prop_assert_eq!(differs, told.contains(&format!("bond {bond}")));
+        }
         for network in old.network.keys().chain(new.network.keys()) {
-            let differs = old.network.get(network) != new.network.get(network);
-            prop_assert_eq!(differs, told.contains(&format!("network {network}")));
+            // One that stands on a bond that comes or goes is told too: it is made anew.
+            if old.network.get(network) != new.network.get(network) {
+                let object = format!("network {network}");
+                prop_assert!(told.contains(&object), "not told");
+            }
         }
     }
 
@@ -151,6 +176,9 @@ fn short(steps: &[Step]) -> Vec<String> {
         Step::DeleteNetwork { name, returns, .. } => {
             format!("- network {name}{}", if *returns { " returns" } else { "" })
         }
+        Step::DeleteBond { name, .. } => format!("- bond {name}"),
+        Step::CreateBond { name, .. } => format!("+ bond {name}"),
+        Step::SetBond { name, .. } => format!("~ bond {name}"),
         Step::CreateNetwork { name, .. } => format!("+ network {name}"),
         Step::SetNetwork { name, .. } => format!("~ network {name}"),
         Step::AttachPort { name, .. } => format!("+ port {name}"),
@@ -295,4 +323,82 @@ fn changes_are_told_in_words() {
     fdb.insert("02:00:00:00:00:02@7".into(), "vm2".into());
     let change = &changes(&plan(&base(), &new))[0];
     assert_eq!(change.details, ["fdb 02:00:00:00:00:01: vm1 → none", "fdb 02:00:00:00:00:02@7: none → vm2"]);
+}
+
+const NAT: &str = r#"
+[network.lab]
+kind = "nat"
+subnet = "10.7.0.0/24"
+egress = "bond0"
+address = "192.0.2.9/24"
+forward."tcp/8080" = "10.7.0.20:80"
+[network.office]
+kind = "bridged"
+uplink = "bond0"
+vlan = 20
+[network.plain]
+kind = "bridged"
+uplink = "eth5"
+[bond.bond0]
+members = ["eth0", "eth1"]
+mode = "lacp"
+[port.vm1]
+network = "lab"
+tap = "vm1"
+[mirror.watch]
+source = ["bond:bond0"]
+to = "pcap:bond.pcapng"
+"#;
+
+fn nat() -> Desired {
+    parse_toml(NAT, "nat", std::path::Path::new("/captures")).unwrap_or_else(|report| panic!("{report}"))
+}
+
+#[test]
+fn a_nat_network_and_a_bond_change_in_place() {
+    let mut new = nat();
+    let lab = new.network.get_mut("lab").unwrap();
+    lab.subnet = Some("10.8.0.0/24".into());
+    lab.forward = [("tcp/8080".to_owned(), "10.8.0.20:80".to_owned())].into();
+    lab.egress = Some("host".into());
+    lab.address = None;
+    let bond = new.bond.get_mut("bond0").unwrap();
+    bond.members.push("eth2".into());
+    bond.rate = Some("slow".into());
+    let steps = carry_out_all(&nat(), &new);
+    assert_eq!(short(&steps), ["~ bond bond0", "~ network lab"]);
+    let change = changes(&steps);
+    assert_eq!((change[0].object.as_str(), change[1].object.as_str()), ("network lab", "bond bond0"));
+    assert_eq!(change[1].details, ["members: eth0,eth1 → eth0,eth1,eth2", "rate: default → slow"]);
+    let forward = "forward tcp/8080: 10.7.0.20:80 → 10.8.0.20:80";
+    assert!(change[0].details.iter().any(|detail| detail == forward), "{change:?}");
+}
+
+#[test]
+fn networks_follow_a_bond_that_is_made_anew() {
+    let mut new = nat();
+    let bond = new.bond.get_mut("bond0").unwrap();
+    (bond.peer, bond.peer_id) = (Some("eth3".into()), Some(1));
+    bond.system_id = Some("02:00:00:00:00:01".into());
+    let mut wanted = vec![
+        "- mirror watch",
+        "- port vm1 returns",
+        "- network lab returns",
+        "- network office returns",
+        "- bond bond0",
+        "+ bond bond0",
+        "+ network lab",
+        "+ network office",
+        "+ port vm1",
+        "+ mirror watch",
+    ];
+    assert_eq!(short(&carry_out_all(&nat(), &new)), wanted);
+    // What was an interface's name is a bond's now.
+    let mut old = nat();
+    old.mirror.clear();
+    old.bond.clear();
+    let mut new = nat();
+    new.mirror.clear();
+    wanted.retain(|step| !step.contains("mirror") && *step != "- bond bond0");
+    assert_eq!(short(&carry_out_all(&old, &new)), wanted);
 }

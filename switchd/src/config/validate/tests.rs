@@ -194,7 +194,7 @@ fn networks_of_one_uplink_do_not_overlap_and_both_are_named() {
 fn an_interface_has_one_use() {
     assert_eq!(
         port("pc", |spec| spec.netdev = Some("eth0".into())),
-        ["port pc: netdev \"eth0\": this interface is the uplink of network plain already"]
+        ["port pc: netdev \"eth0\": this interface is the uplink of network office already"]
     );
     assert_eq!(
         port("vm2", |spec| (spec.netns, spec.tap) = (None, Some("eth1".into()))),
@@ -202,7 +202,7 @@ fn an_interface_has_one_use() {
     );
     assert_eq!(
         port("vm2", |spec| (spec.netns, spec.tap) = (None, Some("eth0".into()))),
-        ["port vm2: tap \"eth0\": this interface is the uplink of network plain already"]
+        ["port vm2: tap \"eth0\": this interface is the uplink of network office already"]
     );
     assert_eq!(
         port("vm2", |spec| spec.netns = Some("g1".into())),
@@ -369,10 +369,11 @@ fn a_mirror_has_sources_that_exist() {
         source(&["port:uplink:eth7"]),
         ["mirror m: source.0 \"port:uplink:eth7\": no network has this uplink"]
     );
-    for odd in ["vm1", "bond:b", "", "port"] {
+    assert_eq!(source(&["bond:b"]), ["mirror m: source.0 \"bond:b\": there is no such bond"]);
+    for odd in ["vm1", "uplink:eth0", "", "port"] {
         assert_eq!(
             source(&[odd]),
-            [format!("mirror m: source.0 {odd:?}: expected port:NAME or network:NAME")]
+            [format!("mirror m: source.0 {odd:?}: expected port:NAME, network:NAME or bond:NAME")]
         );
     }
 }
