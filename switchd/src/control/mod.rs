@@ -1,7 +1,7 @@
 //! Control: one thread that plans, applies and answers.
 //!
 //! A tokio runtime on the calling thread holds everything: the HTTP server ([`http`]), the notices of the
-//! broker and of the workers, and the engine's clock ([`engine`]). The engine is behind one lock; whoever
+//! broker, of the workers and of the services, and the engine's clock ([`engine`]). The engine is behind one lock; whoever
 //! has it is alone, and keeps it for some milliseconds at most. With nothing to do the thread sleeps without
 //! a timeout.
 
@@ -11,15 +11,17 @@ pub mod http;
 use crate::broker::BrokerClient;
 use crate::broker::channel::{self, ChannelError};
 use crate::broker::messages::{Hello, Notice as BrokerNotice};
+use crate::services::{self, Intake, ServiceNotice, ServiceOptions};
 use crate::worker::command::{Command, Notice as WorkerNotice};
 use crate::worker::{self, Handle, Options};
 use anyhow::Context as _;
 use engine::means::Means;
-use engine::system::{BrokerFiles, Tapes};
+use engine::system::{BrokerFiles, Desk, Tapes};
 use engine::{Engine, Process, Seed, Shared, Start};
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -32,6 +34,9 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 /// Notices of workers that may wait. Beyond it they are lost, and every device is looked at instead.
 const WORKER_NOTICES: usize = 8192;
+
+/// Notices of the services that may wait. An outside lease that is lost here is told again with its renewal.
+const SERVICE_NOTICES: usize = 1024;
 
 /// What the dataplane process was started with, after it gave up its privileges.
 pub struct Context {
@@ -63,7 +68,16 @@ pub fn run(context: Context) -> anyhow::Result<()> {
     }
     let (sender, worker_notices) = mpsc::channel(WORKER_NOTICES);
     let missed = Arc::new(AtomicBool::new(false));
-    let (workers, threads) = start_workers(&hello, &sender, &missed)?;
+    let (service_sender, service_notices) = mpsc::channel(SERVICE_NOTICES);
+    let tell = Box::new(move |notice| {
+        if service_sender.try_send(notice).is_err() {
+            tracing::warn!("a notice of the services was lost");
+        }
+    });
+    let options_of_services = ServiceOptions { state_dir: PathBuf::from(".") };
+    let (services, services_thread) =
+        services::spawn(options_of_services, tell).context("the services of NAT networks")?;
+    let (workers, threads) = start_workers(&hello, &sender, &missed, &services.intake())?;
     let (store, loaded) = Store::open(std::path::Path::new("."))?;
     let seed = seed.map(|text| Seed {
         name: options.config.as_ref().map_or_else(String::new, |path| path.display().to_string()),
@@ -73,6 +87,7 @@ pub fn run(context: Context) -> anyhow::Result<()> {
         broker: Box::new(broker.clone()),
         workers: Box::new(workers.clone()),
         captures: Box::new(Tapes::new(writer.clone())),
+        services: Box::new(Desk { services: services.clone(), workers: workers.clone() }),
         disk: Box::new(store),
         clock: Box::new(Instant::now),
     };
@@ -90,11 +105,16 @@ pub fn run(context: Context) -> anyhow::Result<()> {
     let engine = Engine::start(start).map_err(|error| anyhow::anyhow!(explained(&error)))?;
     let engine: Shared = Arc::new(Mutex::new(engine));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let served =
-        runtime.block_on(serve(&hello, &broker, engine.clone(), listener, notices, worker_notices, missed));
+    let notices = Notices { broker: notices, workers: worker_notices, services: service_notices, missed };
+    let served = runtime.block_on(serve(&hello, &broker, engine.clone(), listener, notices));
     // Streams that outlive the server hold the engine; its threads end all the same.
     drop(runtime);
     drop(engine);
+    // The services first: what they say at their end still leaves by the workers.
+    services.stop();
+    if services_thread.join().is_err() {
+        tracing::error!("the services ended by a panic");
+    }
     end(&workers, threads, &writer);
     served
 }
@@ -103,6 +123,7 @@ fn start_workers(
     hello: &Hello,
     notices: &mpsc::Sender<WorkerNotice>,
     missed: &Arc<AtomicBool>,
+    intake: &Intake,
 ) -> anyhow::Result<(Vec<Handle>, Vec<JoinHandle<()>>)> {
     let options = &hello.options;
     let (mut workers, mut threads) = (Vec::new(), Vec::new());
@@ -114,7 +135,10 @@ fn start_workers(
                 missed.store(true, Ordering::Relaxed);
             }
         });
-        let (handle, thread) = worker::spawn(Options { index, cpu, busy_poll: options.busy_poll }, tell)
+        let intake = intake.clone();
+        let serve = Box::new(move |frame| intake.offer(frame));
+        let options = Options { index, cpu, busy_poll: options.busy_poll };
+        let (handle, thread) = worker::spawn_with(options, tell, serve)
             .with_context(|| format!("worker {index} could not be started"))?;
         workers.push(handle);
         threads.push(thread);
@@ -151,16 +175,23 @@ fn policy(hello: &Hello) -> http::Policy {
     http::Policy { owner, group, mode }
 }
 
+/// From where control hears of things by themselves.
+struct Notices {
+    broker: OwnedFd,
+    workers: mpsc::Receiver<WorkerNotice>,
+    services: mpsc::Receiver<ServiceNotice>,
+    /// Notices of workers were lost.
+    missed: Arc<AtomicBool>,
+}
+
 async fn serve(
     hello: &Hello,
     broker: &BrokerClient,
     engine: Shared,
     listener: UnixListener,
-    notices: OwnedFd,
-    mut worker_notices: mpsc::Receiver<WorkerNotice>,
-    missed: Arc<AtomicBool>,
+    mut from: Notices,
 ) -> anyhow::Result<()> {
-    let notices = notice_socket(notices).context("the broker's notices")?;
+    let notices = notice_socket(from.broker).context("the broker's notices")?;
     let limits = http::Limits::DEFAULT;
     let router = http::router(http::App::new(engine.clone(), policy(hello), limits));
     let (stop, stopped) = oneshot::channel::<()>();
@@ -170,18 +201,20 @@ async fn serve(
     let wake = engine.lock().await.wake();
     loop {
         let deadline = engine.lock().await.next_deadline();
+        // What waits here may be given up at any await; what was taken is then handled to its end, in the arm.
         tokio::select! {
             () = until(deadline) => engine.lock().await.tick(Instant::now()),
             () = wake.notified() => {}
-            Some(notice) = worker_notices.recv() => {
+            Some(notice) = from.workers.recv() => {
                 let mut engine = engine.lock().await;
                 engine.on_worker_notice(notice);
-                if missed.swap(false, Ordering::Relaxed) {
+                if from.missed.swap(false, Ordering::Relaxed) {
                     engine.look_at_devices();
                 }
             }
-            end = read_notices(&notices, &engine) => {
-                if end {
+            Some(notice) = from.services.recv() => engine.lock().await.on_service_notice(notice),
+            readable = notices.readable() => {
+                if readable.is_err() || read_notices(&notices, &engine).await {
                     break;
                 }
             }
@@ -209,11 +242,9 @@ fn notice_socket(socket: OwnedFd) -> std::io::Result<UnixStream> {
     UnixStream::from_std(socket)
 }
 
-/// Hands on what the broker has to say. True: it is time to end.
+/// Hands on what the broker has to say. True: it is time to end. Not to be given up half-way: a notice that
+/// was read would be lost.
 async fn read_notices(socket: &UnixStream, engine: &Shared) -> bool {
-    if socket.readable().await.is_err() {
-        return true;
-    }
     loop {
         let received =
             socket.try_io(Interest::READABLE, || match channel::receive::<BrokerNotice>(socket, false) {

@@ -34,7 +34,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use switchd_api::model::Desired;
-use switchd_api::name::Name;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

@@ -52,6 +52,8 @@ impl Engine {
         }
         self.refuse_in_window()?;
         let before = self.running.clone();
+        // What changes nothing needs no confirmation.
+        let confirm = confirm.filter(|_| !changes.is_empty());
         let save = if confirm.is_some() { Save::Not } else { Save::Yes };
         self.transact(desired, save, Mode::Strict)?;
         let confirm_within = confirm.map(|time| time.as_secs());
@@ -81,7 +83,9 @@ impl Engine {
                 "make room, and confirm again before the time is over",
             )
         })?;
-        self.saved = self.running.clone();
+        let running = self.running.clone();
+        self.forget_old_leases(&running);
+        self.saved = running;
         self.window = None;
         self.events.tell("config.confirmed", "config", format!("{} changes", changes.len()));
         Ok(ApplyReply { changes, applied: true, confirm_within: None })

@@ -88,6 +88,10 @@ impl Engine {
         if text.contains(':') {
             return Ok(text.to_owned());
         }
+        let is_free = !self.running.port.contains_key(text) && !self.running.network.contains_key(text);
+        if is_free && self.running.bond.contains_key(text) {
+            return Ok(format!("bond:{text}"));
+        }
         match (self.running.port.contains_key(text), self.running.network.contains_key(text)) {
             (true, false) => Ok(format!("port:{text}")),
             (false, true) => Ok(format!("network:{text}")),

@@ -8,10 +8,10 @@ use super::troubles::Object;
 use super::{plan, resolve};
 use crate::config;
 use crate::worker::command::NetworkConfig;
-use std::collections::{BTreeMap, BTreeSet};
-use switchd_api::model::Desired;
+use std::collections::BTreeMap;
+use switchd_api::Name;
+use switchd_api::model::{Desired, Kind};
 use switchd_api::reply::{ErrorBody, ErrorCode};
-use switchd_wire::MacAddr;
 
 /// Mirrors and live captures on one worker: a port's are a set of 32 bits.
 pub(super) const MIRRORS_A_WORKER: usize = 32;
@@ -61,22 +61,28 @@ impl Engine {
                 Ok(validated) => return Ok(validated),
                 Err(problems) => problems,
             };
-            let before = (rest.network.len(), rest.port.len(), rest.mirror.len());
+            let left =
+                |rest: &Desired| (rest.network.len(), rest.bond.len(), rest.port.len(), rest.mirror.len());
+            let before = left(&rest);
             for problem in &problems {
                 let [section, name, ..] = &problem.path[..] else { continue };
                 let object = match section.as_str() {
                     "network" if rest.network.remove(name.as_str()).is_some() => {
                         Object::Network(name.clone())
                     }
+                    "bond" if rest.bond.remove(name.as_str()).is_some() => Object::Bond(name.clone()),
                     "port" if rest.port.remove(name.as_str()).is_some() => Object::Port(name.clone()),
                     "mirror" if rest.mirror.remove(name.as_str()).is_some() => Object::Mirror(name.clone()),
                     _ => continue,
                 };
                 let reason = format!("not valid: {problem}");
+                if self.troubles.reason(&object) == Some(&reason) {
+                    continue;
+                }
                 self.events.tell(object.down_event(), object.to_string(), reason.clone());
                 self.troubles.hold(object, reason);
             }
-            if before == (rest.network.len(), rest.port.len(), rest.mirror.len()) {
+            if before == left(&rest) {
                 return Err(config::error_body(&problems));
             }
         }
@@ -87,8 +93,20 @@ impl Engine {
         let (running, target) = (&self.running, &self.target);
         let uplinks = target.uplinks();
         self.troubles.retain(|object| match object {
-            Object::Network(name) => running.network.contains_key(name.as_str()),
-            Object::Uplink(name) => uplinks.contains_key(name),
+            Object::Network(name) => {
+                running.network.contains_key(name.as_str()) || target.networks.contains_key(name)
+            }
+            Object::Uplink(name) => uplinks.contains_key(name) && !target.bonds.contains_key(name),
+            Object::Conflict(name) => target.networks.get(name).is_some_and(|net| net.gate.is_some()),
+            Object::Forwards(name) => {
+                let gate = target.networks.get(name).and_then(|net| net.gate.as_ref());
+                gate.is_some_and(|gate| gate.host.is_some())
+            }
+            Object::Member(name) => target
+                .bonds
+                .values()
+                .any(|team| team.members.contains(name) || team.peer.as_ref() == Some(name)),
+            Object::Bond(name) => running.bond.contains_key(name.as_str()),
             Object::Port(name) => running.port.contains_key(name.as_str()),
             Object::Mirror(name) => running.mirror.contains_key(name.as_str()),
         });
@@ -101,11 +119,12 @@ impl Engine {
             Mode::Strict => self.validated(&desired)?,
             Mode::Lenient => self.what_is_valid(&desired)?,
         };
-        let addresses = self.addresses(&validated)?;
-        let target = resolve::resolve(&validated, &addresses);
+        let around = self.around(&validated)?;
+        let target = resolve::resolve(&validated, &around);
         let (steps, places) = plan::plan(&self.target, &target, &self.places, self.means.workers.count());
         if mode == Mode::Strict {
             self.refuse_too_many_mirrors(&target, &places)?;
+            self.refuse_conflicts(&target)?;
         }
         let outcome = self.execute(steps, mode).and_then(|done| match save {
             Save::Not => Ok(()),
@@ -124,29 +143,33 @@ impl Engine {
             self.target = target;
             self.places = places;
             if save == Save::Yes {
+                self.forget_old_leases(&desired);
                 self.saved = desired.clone();
             }
             self.running = desired;
             self.forget_old_troubles();
+            self.leases.retain(|network, _| self.target.networks.contains_key(network));
+            self.want_resolvers();
         }
+        self.forget_old_bonds();
         self.release_unused();
         self.end_finished_captures();
         self.wake.notify_one();
         outcome
     }
 
-    /// Of the taps that are given none.
-    fn addresses(&mut self, validated: &config::Validated) -> Result<BTreeMap<String, MacAddr>, ErrorBody> {
-        let given: BTreeSet<MacAddr> = validated.ports.values().filter_map(|plan| plan.mac).collect();
-        let mut addresses = BTreeMap::new();
-        for (name, plan) in &validated.ports {
-            if plan.mac.is_none() && matches!(plan.backend, config::Backend::Tap { .. }) {
-                let chosen = self.means.disk.address(name, &|mac| given.contains(&mac));
-                let mac = chosen.map_err(|message| internal(format!("port {name}: {message}")))?;
-                addresses.insert(name.to_string(), mac);
+    /// Of NAT networks that are saved no more.
+    pub(super) fn forget_old_leases(&mut self, new: &Desired) {
+        let is_nat = |desired: &Desired, name: &str| {
+            desired.network.get(name).is_some_and(|spec| spec.kind == Kind::Nat)
+        };
+        let names = self.saved.network.keys().map(Name::as_str);
+        let gone = names.filter(|name| is_nat(&self.saved, name) && !is_nat(new, name));
+        for name in gone {
+            if let Err(message) = self.means.services.forget(name) {
+                self.events.tell("services.failed", format!("network {name}"), message);
             }
         }
-        Ok(addresses)
     }
 
     fn refuse_too_many_mirrors(&self, target: &Target, places: &plan::Places) -> Result<(), ErrorBody> {

@@ -24,16 +24,20 @@ impl Grant {
     pub(super) fn of(backend: &Backend) -> Grant {
         match backend {
             Backend::Tap { name, netns, .. } => Grant::Tap { name: name.clone(), netns: netns.clone() },
-            Backend::Netdev { name } | Backend::Uplink { name } => Grant::Netdev { name: name.clone() },
+            Backend::Netdev { name }
+            | Backend::Uplink { name }
+            | Backend::Bond { name }
+            | Backend::Member { name } => Grant::Netdev { name: name.clone() },
         }
     }
 }
 
+/// A member is the host's as an uplink is: it keeps its own address and stack.
 fn role(backend: &Backend) -> Option<Role> {
     match backend {
         Backend::Tap { .. } => None,
         Backend::Netdev { .. } => Some(Role::Port),
-        Backend::Uplink { .. } => Some(Role::Uplink),
+        Backend::Uplink { .. } | Backend::Bond { .. } | Backend::Member { .. } => Some(Role::Uplink),
     }
 }
 
@@ -46,7 +50,10 @@ impl Engine {
             Backend::Tap { name, netns, mac } => {
                 self.means.broker.open_tap(name, netns.as_deref(), mtu, *mac)?
             }
-            Backend::Netdev { name } | Backend::Uplink { name } => {
+            Backend::Netdev { name }
+            | Backend::Uplink { name }
+            | Backend::Bond { name }
+            | Backend::Member { name } => {
                 if self.grants.get(&grant).is_some_and(|&held| held != role) {
                     self.means.broker.close_netdev(name)?;
                     self.grants.remove(&grant);
@@ -111,8 +118,14 @@ impl Engine {
             *kept = Some(facts);
         }
         self.tell_carrier(port, carrier);
-        if let Backend::Uplink { .. } = backend {
+        self.look_around(port);
+        if let Backend::Uplink { .. } | Backend::Member { .. } = backend {
             let told = self.on_port(port, |uplink| Command::SetOwn { uplink, own: macs });
+            self.complain(port, told);
+        }
+        // A guard that shut the port opens it again by the same settings.
+        if let Some(config) = self.target.ports.get(port).map(|guest| guest.config.clone()) {
+            let told = self.on_port(port, |name| Command::SetPort { name, config });
             self.complain(port, told);
         }
         self.troubles.clear(object);
@@ -160,9 +173,26 @@ impl Engine {
 
 /// The object of a port's name, for messages and troubles.
 pub(super) fn object_of(port: &str) -> Object {
+    if let Some(interface) = super::target::member_interface(port) {
+        return Object::Member(interface.to_owned());
+    }
     match super::target::uplink_interface(port) {
         Some(interface) => Object::Uplink(interface.to_owned()),
         None => Object::Port(port.to_owned()),
+    }
+}
+
+/// The port of an object, if it is one.
+pub(super) fn port_of(object: &Object) -> Option<String> {
+    match object {
+        Object::Port(port) => Some(port.clone()),
+        Object::Uplink(interface) => Some(super::target::uplink_port(interface)),
+        Object::Member(interface) => Some(super::target::member_port(interface)),
+        Object::Network(_)
+        | Object::Bond(_)
+        | Object::Mirror(_)
+        | Object::Conflict(_)
+        | Object::Forwards(_) => None,
     }
 }
 

@@ -18,7 +18,7 @@ pub fn conflict(message: impl Into<String>, hint: impl Into<String>) -> ErrorBod
     hinted(ErrorCode::Conflict, message, hint)
 }
 
-/// `kind` is `network`, `port` or `mirror`: also the command that lists them.
+/// `kind` is `network`, `bond`, `port` or `mirror`: also the command that lists them.
 pub fn not_found(kind: &str, name: &str) -> ErrorBody {
     // A name that a client made up may hold anything: quoted and cut.
     let name: String = name.chars().take(80).collect();

@@ -1,7 +1,8 @@
 //! What happened, for `switchctl events` and the events stream.
 //!
 //! The last [`KEPT`] events are kept; a listener that falls further behind sees a gap in the numbers.
-//! Numbers begin at 1 with every start of the dataplane process.
+//! Numbers begin at 1 with the broker; a dataplane that is started again goes on behind those of the last
+//! one ([`super::carry`]).
 
 use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -41,6 +42,16 @@ impl Events {
         self.kept.push_back(event.clone());
         // Nobody may be listening.
         let _ = self.listeners.send(event);
+    }
+
+    /// The number of the last event.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// The next event's number is above this one.
+    pub fn go_on_from(&mut self, number: u64) {
+        self.last = self.last.max(number);
     }
 
     pub fn since(&self, seq: Option<u64>) -> Vec<Event> {

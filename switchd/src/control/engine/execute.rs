@@ -4,7 +4,7 @@
 //! (start, undoing, rolling back) an object that cannot come up stands without its device, or is missing,
 //! and is listed as in trouble; steps about what is missing are no errors.
 
-use super::devices::object_of;
+use super::devices::{object_of, port_of};
 use super::errors::{error, hinted};
 use super::live::{Guest, Uplink};
 use super::plan::Step;
@@ -58,11 +58,7 @@ impl Engine {
             }
         }
         for (object, reason) in held {
-            let port = match &object {
-                Object::Port(port) => port.clone(),
-                Object::Uplink(interface) => uplink_port(interface),
-                Object::Network(_) | Object::Mirror(_) => continue,
-            };
+            let Some(port) = port_of(&object) else { continue };
             if self.standing.backend(&port).is_some() {
                 self.take_device(&port);
                 self.troubles.hold(object, reason);
@@ -70,7 +66,7 @@ impl Engine {
         }
     }
 
-    fn worker(&self, worker: usize, object: &Object, command: Command) -> Result<(), ErrorBody> {
+    pub(super) fn worker(&self, worker: usize, object: &Object, command: Command) -> Result<(), ErrorBody> {
         self.means.workers.run(worker, command).map_err(|error| worker_refused(object, &error))
     }
 
@@ -104,6 +100,13 @@ impl Engine {
             Step::RemoveUplink { interface, .. } => self.remove_uplink(interface),
             Step::Join { network, interface, vid } => self.join(network, interface, *vid),
             Step::Leave { network, interface, .. } => self.leave(network, interface),
+            Step::AddBond { name, team, mtu, worker } => self.add_bond(name, team, *mtu, *worker, mode),
+            Step::RemoveBond { name, .. } => self.remove_bond(name),
+            Step::SetBond { name, new, .. } => self.set_team(name, new),
+            Step::AddMember { bond, interface, mtu } => self.add_member(bond, interface, *mtu, mode),
+            Step::RemoveMember { bond, interface, .. } => self.remove_member(bond, interface),
+            Step::SetGate { network, new, .. } => self.set_gate(network, new.as_deref(), mode),
+            Step::Serve { network, new, .. } => self.serve(network, new.as_deref()),
             Step::AddPort { name, guest, mtu } => self.add_port(name, guest, *mtu, mode),
             Step::RemovePort { name, .. } => self.remove_port(name),
             Step::SetPort { name, new, .. } if self.standing.ports.contains_key(name) => self
@@ -168,22 +171,23 @@ impl Engine {
     }
 
     fn join(&mut self, network: &str, interface: &str, vid: Option<u16>) -> Result<(), ErrorBody> {
-        let Some(uplink) = self.standing.uplinks.get_mut(interface) else { return Ok(()) };
-        let uplink_key = key(&uplink_port(interface));
-        let command = Command::JoinUplink { network: key(network), uplink: uplink_key, vid };
-        let object = Object::Network(network.to_owned());
-        self.means.workers.run(uplink.worker, command).map_err(|error| worker_refused(&object, &error))?;
-        uplink.networks.insert(network.to_owned());
+        let Some(worker) = self.standing.worker_of_uplink(interface) else { return Ok(()) };
+        let command =
+            Command::JoinUplink { network: key(network), uplink: key(&uplink_port(interface)), vid };
+        self.worker(worker, &Object::Network(network.to_owned()), command)?;
+        if let Some(networks) = self.standing.networks_on_mut(interface) {
+            networks.insert(network.to_owned());
+        }
         Ok(())
     }
 
     fn leave(&mut self, network: &str, interface: &str) -> Result<(), ErrorBody> {
-        let Some(uplink) = self.standing.uplinks.get_mut(interface) else { return Ok(()) };
-        let uplink_key = key(&uplink_port(interface));
-        let command = Command::LeaveUplink { network: key(network), uplink: uplink_key };
-        let object = Object::Network(network.to_owned());
-        self.means.workers.run(uplink.worker, command).map_err(|error| worker_refused(&object, &error))?;
-        uplink.networks.remove(network);
+        let Some(worker) = self.standing.worker_of_uplink(interface) else { return Ok(()) };
+        let command = Command::LeaveUplink { network: key(network), uplink: key(&uplink_port(interface)) };
+        self.worker(worker, &Object::Network(network.to_owned()), command)?;
+        if let Some(networks) = self.standing.networks_on_mut(interface) {
+            networks.remove(network);
+        }
         Ok(())
     }
 
@@ -219,34 +223,34 @@ impl Engine {
     }
 
     fn set_mtu(&mut self, port: &str, backend: &Backend, mtu: u16, mode: Mode) -> Result<(), ErrorBody> {
-        if let Some(facts) = self.standing.facts(port) {
-            let object = object_of(port);
-            match backend {
-                Backend::Tap { name, netns, .. } => {
-                    self.means.broker.set_tap_mtu(name, netns.as_deref(), mtu).map_err(|refused| {
+        let object = object_of(port);
+        match backend {
+            Backend::Tap { name, netns, .. } => {
+                if let Some(Some(facts)) = self.standing.facts_mut(port) {
+                    let told = self.means.broker.set_tap_mtu(name, netns.as_deref(), mtu);
+                    told.map_err(|refused| {
                         let message = format!("{object}: MTU {mtu}: {refused}");
                         hinted(ErrorCode::Unavailable, message, format!("switchctl port show {port}"))
                     })?;
-                }
-                Backend::Netdev { name } | Backend::Uplink { name } => {
-                    if facts.mtu < u32::from(mtu) && mode == Mode::Strict {
-                        let message = format!(
-                            "{object}: the network's MTU {mtu} is above that of {name}, {}",
-                            facts.mtu
-                        );
-                        let hint = format!("ip link set {name} mtu {mtu}");
-                        return Err(hinted(ErrorCode::Unavailable, message, hint));
-                    }
+                    facts.mtu = u32::from(mtu);
                 }
             }
-            if let Backend::Tap { .. } = backend
-                && let Some(Some(facts)) = self.standing.facts_mut(port)
-            {
-                facts.mtu = u32::from(mtu);
+            Backend::Netdev { name } | Backend::Uplink { name } | Backend::Member { name } => {
+                if mode == Mode::Strict {
+                    refuse_small(&object, name, self.standing.facts(port), mtu)?;
+                }
+            }
+            Backend::Bond { name } => {
+                let links = self.standing.bonds.get(name).into_iter().flat_map(|bond| &bond.links);
+                for (interface, link) in links.filter(|_| mode == Mode::Strict) {
+                    refuse_small(&Object::Bond(name.clone()), interface, link.facts.as_ref(), mtu)?;
+                }
             }
         }
         if let Some(guest) = self.standing.ports.get_mut(port) {
             guest.mtu = mtu;
+        } else if let Some(bond) = self.standing.bonds.get_mut(backend.interface()) {
+            bond.mtu = mtu;
         } else if let Some(uplink) = self.standing.uplinks.get_mut(backend.interface()) {
             uplink.mtu = mtu;
         }
@@ -356,7 +360,28 @@ impl Engine {
                 uplink.worker = to;
             }
         }
+        // The services answer through the worker that has the network.
+        for network in networks {
+            self.serve_again(network)?;
+        }
         Ok(())
+    }
+}
+
+fn refuse_small(
+    object: &Object,
+    interface: &str,
+    facts: Option<&super::means::Facts>,
+    mtu: u16,
+) -> Result<(), ErrorBody> {
+    match facts {
+        Some(facts) if facts.mtu < u32::from(mtu) => {
+            let message =
+                format!("{object}: the network's MTU {mtu} is above that of {interface}, {}", facts.mtu);
+            let hint = format!("ip link set {interface} mtu {mtu}");
+            Err(hinted(ErrorCode::Unavailable, message, hint))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -392,6 +417,13 @@ fn subject(step: &Step) -> Object {
         Step::AddUplink { interface, .. } | Step::RemoveUplink { interface, .. } => {
             Object::Uplink(interface.clone())
         }
+        Step::AddBond { name, .. } | Step::RemoveBond { name, .. } | Step::SetBond { name, .. } => {
+            Object::Bond(name.clone())
+        }
+        Step::AddMember { interface, .. } | Step::RemoveMember { interface, .. } => {
+            Object::Member(interface.clone())
+        }
+        Step::SetGate { network, .. } | Step::Serve { network, .. } => Object::Network(network.clone()),
         Step::AddPort { name, .. } | Step::RemovePort { name, .. } | Step::SetPort { name, .. } => {
             Object::Port(name.clone())
         }

@@ -1,7 +1,10 @@
 //! What stands in the workers, as far as the engine must know it.
 
 use super::means::Facts;
-use super::target::{Backend, Tape, TapeTo, uplink_interface};
+use super::target::{
+    Backend, HostWay, Served, Tape, TapeTo, Team, member_interface, member_port, uplink_interface,
+};
+use crate::worker::command::Gateway;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Default, Clone, PartialEq, Eq, Debug)]
@@ -10,6 +13,10 @@ pub struct Standing {
     pub networks: BTreeMap<String, usize>,
     /// By interface.
     pub uplinks: BTreeMap<String, Uplink>,
+    pub bonds: BTreeMap<String, Bond>,
+    /// By NAT network.
+    pub gates: BTreeMap<String, StandingGate>,
+    pub served: BTreeMap<String, Served>,
     pub ports: BTreeMap<String, Guest>,
     pub mirrors: BTreeMap<String, Tape>,
 }
@@ -24,6 +31,32 @@ pub struct Uplink {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Bond {
+    pub worker: usize,
+    pub networks: BTreeSet<String>,
+    pub mtu: u16,
+    pub team: Team,
+    /// Members by interface, and the peer link.
+    pub links: BTreeMap<String, Link>,
+}
+
+/// A gateway and its way out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StandingGate {
+    pub gateway: Gateway,
+    pub host: Option<HostWay>,
+}
+
+/// An interface of a bond.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// The member's number; 0 for the peer link.
+    pub number: u16,
+    /// `None`: there is no device.
+    pub facts: Option<Facts>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Guest {
     pub network: String,
     pub backend: Backend,
@@ -33,12 +66,42 @@ pub struct Guest {
 }
 
 impl Standing {
-    /// Of a guest's port or an uplink's.
+    /// Of a guest's port, an uplink's, a bond's or a member's.
     pub fn worker_of_port(&self, port: &str) -> Option<usize> {
         if let Some(guest) = self.ports.get(port) {
             return self.networks.get(&guest.network).copied();
         }
-        Some(self.uplinks.get(uplink_interface(port)?)?.worker)
+        if let Some(interface) = member_interface(port) {
+            return Some(self.bond_of(interface)?.1.worker);
+        }
+        self.worker_of_uplink(uplink_interface(port)?)
+    }
+
+    pub fn worker_of_uplink(&self, name: &str) -> Option<usize> {
+        let bond = self.bonds.get(name).map(|bond| bond.worker);
+        bond.or_else(|| self.uplinks.get(name).map(|uplink| uplink.worker))
+    }
+
+    /// The networks on an interface or bond.
+    pub fn networks_on(&self, uplink: &str) -> Option<&BTreeSet<String>> {
+        let bond = self.bonds.get(uplink).map(|bond| &bond.networks);
+        bond.or_else(|| self.uplinks.get(uplink).map(|uplink| &uplink.networks))
+    }
+
+    pub fn networks_on_mut(&mut self, uplink: &str) -> Option<&mut BTreeSet<String>> {
+        match self.bonds.get_mut(uplink) {
+            Some(bond) => Some(&mut bond.networks),
+            None => self.uplinks.get_mut(uplink).map(|uplink| &mut uplink.networks),
+        }
+    }
+
+    /// The bond that an interface is a member or the peer link of.
+    pub fn bond_of(&self, interface: &str) -> Option<(&String, &Bond)> {
+        self.bonds.iter().find(|(_, bond)| bond.links.contains_key(interface))
+    }
+
+    fn link_mut(&mut self, interface: &str) -> Option<&mut Link> {
+        self.bonds.values_mut().find_map(|bond| bond.links.get_mut(interface))
     }
 
     pub fn worker_of_tape(&self, tape: &Tape) -> Option<usize> {
@@ -52,37 +115,62 @@ impl Standing {
     }
 
     pub fn facts(&self, port: &str) -> Option<&Facts> {
-        match self.ports.get(port) {
-            Some(guest) => guest.facts.as_ref(),
-            None => self.uplinks.get(uplink_interface(port)?)?.facts.as_ref(),
+        if let Some(guest) = self.ports.get(port) {
+            return guest.facts.as_ref();
         }
+        if let Some(interface) = member_interface(port) {
+            return self.bond_of(interface)?.1.links.get(interface)?.facts.as_ref();
+        }
+        self.uplinks.get(uplink_interface(port)?)?.facts.as_ref()
     }
 
     pub fn facts_mut(&mut self, port: &str) -> Option<&mut Option<Facts>> {
-        match self.ports.get_mut(port) {
-            Some(guest) => Some(&mut guest.facts),
-            None => Some(&mut self.uplinks.get_mut(uplink_interface(port)?)?.facts),
+        if self.ports.contains_key(port) {
+            return self.ports.get_mut(port).map(|guest| &mut guest.facts);
         }
+        if let Some(interface) = member_interface(port) {
+            return Some(&mut self.link_mut(interface)?.facts);
+        }
+        Some(&mut self.uplinks.get_mut(uplink_interface(port)?)?.facts)
     }
 
-    /// The backend of a port or uplink, and the MTU that it is to have.
+    /// The backend of a port, uplink or member, and the MTU that it is to have. A bond itself has no device.
     pub fn backend(&self, port: &str) -> Option<(Backend, u16)> {
-        match self.ports.get(port) {
-            Some(guest) => Some((guest.backend.clone(), guest.mtu)),
-            None => {
-                let interface = uplink_interface(port)?;
-                let uplink = self.uplinks.get(interface)?;
-                Some((Backend::Uplink { name: interface.to_owned() }, uplink.mtu))
-            }
+        if let Some(guest) = self.ports.get(port) {
+            return Some((guest.backend.clone(), guest.mtu));
         }
+        if let Some(interface) = member_interface(port) {
+            let (_, bond) = self.bond_of(interface)?;
+            return Some((Backend::Member { name: interface.to_owned() }, bond.mtu));
+        }
+        let interface = uplink_interface(port)?;
+        let uplink = self.uplinks.get(interface)?;
+        Some((Backend::Uplink { name: interface.to_owned() }, uplink.mtu))
     }
 
-    /// All ports and uplinks with their backends.
+    /// All ports, uplinks and members with their backends.
     pub fn backends(&self) -> Vec<(String, Backend)> {
         let guests = self.ports.iter().map(|(name, guest)| (name.clone(), guest.backend.clone()));
         let uplinks = self.uplinks.keys().map(|interface| {
             (super::target::uplink_port(interface), Backend::Uplink { name: interface.clone() })
         });
-        guests.chain(uplinks).collect()
+        let links = self.bonds.values().flat_map(|bond| bond.links.keys());
+        let members =
+            links.map(|interface| (member_port(interface), Backend::Member { name: interface.clone() }));
+        guests.chain(uplinks).chain(members).collect()
+    }
+
+    /// What is known of an interface that is an uplink, or a member or peer link of a bond.
+    pub fn facts_of_interface(&self, interface: &str) -> Option<&Facts> {
+        let uplink = self.uplinks.get(interface).and_then(|uplink| uplink.facts.as_ref());
+        uplink.or_else(|| self.bond_of(interface)?.1.links.get(interface)?.facts.as_ref())
+    }
+
+    /// What is known of an uplink, or of the first interface of a bond that is there.
+    pub fn facts_of_uplink(&self, name: &str) -> Option<&Facts> {
+        match self.bonds.get(name) {
+            Some(bond) => bond.team.members.iter().find_map(|member| bond.links.get(member)?.facts.as_ref()),
+            None => self.uplinks.get(name)?.facts.as_ref(),
+        }
     }
 }

@@ -3,12 +3,16 @@
 //! Traits, so that every rule of the engine can be tested without privileges and on a virtual clock.
 //! [`super::system`] has the real ones.
 
-use super::target::{Tape, TapeFile};
-use crate::broker::{LinkInfo, Refused, Role};
-use crate::worker::command::{Command, CommandError, FdbRow, Key, Outcome, Snapshot};
+use super::target::{Served, Tape, TapeFile};
+use crate::broker::{HostAddress, HostRoute, LinkInfo, ListenRequest, Prefix, Refused, Role};
+use crate::services::{LeaseRow, ServiceCounters};
+use crate::worker::command::{
+    BondSnapshot, Command, CommandError, FdbRow, FlowRow, Key, NeighborRow, Outcome, Snapshot,
+};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::time::Instant;
-use switchd_api::Name;
 use switchd_api::model::Desired;
 use switchd_api::reply::MirrorCounters;
 use switchd_capture::{Program, ring::Producer};
@@ -48,6 +52,17 @@ pub trait Broker: Send {
     /// Of an interface in the host's namespace.
     fn link(&self, name: &str) -> Result<LinkInfo, Refused>;
     fn kernel_counters(&self, name: &str, netns: Option<&str>) -> Result<BTreeMap<String, u64>, Refused>;
+    /// A socket for echo requests.
+    fn ping_socket(&self, v6: bool) -> Result<OwnedFd, Refused>;
+    /// A socket on a port of the host.
+    fn listen(&self, request: ListenRequest) -> Result<OwnedFd, Refused>;
+    /// The host's addresses, and its routes that overlap with one of the prefixes.
+    fn host_net(&self, prefixes: &[Prefix]) -> Result<(Vec<HostAddress>, Vec<HostRoute>), Refused>;
+    /// Text of the host's resolv.conf.
+    fn resolv(&self) -> Result<String, Refused>;
+    /// Leaves bytes for the next dataplane; none: forgets them.
+    fn keep(&self, key: &str, bytes: &[u8]) -> Result<(), Refused>;
+    fn kept(&self, key: &str) -> Result<Option<Vec<u8>>, Refused>;
 }
 
 pub trait Workers: Send {
@@ -57,6 +72,25 @@ pub trait Workers: Send {
     fn hand_over(&self, networks: Vec<Key>, from: usize, to: usize) -> Outcome;
     fn snapshot(&self, worker: usize) -> Option<Snapshot>;
     fn fdb(&self, worker: usize, network: &str) -> Result<Vec<FdbRow<Key>>, CommandError>;
+    fn flows(&self, worker: usize, network: &str, limit: usize) -> Result<Vec<FlowRow>, CommandError>;
+    fn bonds(&self, worker: usize) -> Vec<BondSnapshot>;
+    fn neighbors(&self, worker: usize) -> Vec<NeighborRow>;
+}
+
+/// The services of NAT networks.
+pub trait Services: Send {
+    /// Starts or changes them; `worker` has the network.
+    fn set_network(&self, network: &str, worker: usize, served: &Served) -> Result<(), String>;
+    /// Ends them, while the gateway still stands.
+    fn remove_network(&self, network: &str) -> Result<(), String>;
+    /// Ends them, and forgets the leases.
+    fn forget(&self, network: &str) -> Result<(), String>;
+    /// The host's own name servers.
+    fn set_resolvers(&self, resolvers: Vec<IpAddr>);
+    /// Carrier of what the outside stands on.
+    fn outside_link(&self, network: &str, up: bool);
+    fn leases(&self, network: Option<&str>) -> Vec<LeaseRow>;
+    fn counters(&self) -> ServiceCounters;
 }
 
 /// What the capture writer says of one mirror.
@@ -96,15 +130,16 @@ pub trait Captures: Send {
 pub trait Disk: Send {
     /// Durable when it returns.
     fn save(&mut self, desired: &Desired) -> Result<(), String>;
-    /// The address of a tap that is given none: chosen once, kept with the next [`Disk::save`]. Not one
-    /// that `in_use` knows.
-    fn address(&mut self, port: &Name, in_use: &dyn Fn(MacAddr) -> bool) -> Result<MacAddr, String>;
+    /// The address of a tap that is given none, or of a station of our own (`gateway:NET`, `egress:NET`,
+    /// `bond:BOND`): chosen once, kept with the next [`Disk::save`]. Not one that `in_use` knows.
+    fn address(&mut self, key: &str, in_use: &dyn Fn(MacAddr) -> bool) -> Result<MacAddr, String>;
 }
 
 pub struct Means {
     pub broker: Box<dyn Broker>,
     pub workers: Box<dyn Workers>,
     pub captures: Box<dyn Captures>,
+    pub services: Box<dyn Services>,
     pub disk: Box<dyn Disk>,
     pub clock: Box<dyn Fn() -> Instant + Send>,
 }

@@ -12,27 +12,35 @@
 //! is lost later, stays in its network without a device, is listed in [`troubles`], and is tried again with
 //! back-off and at every notice about its interface or namespace.
 //!
-//! Files: `target` the configuration as types, `plan` the pure difference, `shards` who goes to which
-//! worker, `execute` and `devices` the steps, `change` the transaction, `networks ports mirrors fdb` the
-//! requests, `apply` whole configurations and the confirm window, `retry` notices and time, `capture` live
-//! captures, `status load topology` what is shown, `means` and `system` the outside world.
+//! Files: `target` and `resolve` the configuration as types, `around` what is known beside it, `plan` and
+//! `steps` the pure difference, `shards` who goes to which worker, `execute gates teams devices` the steps,
+//! `change` the transaction, `conflicts` what the host has too, `networks ports bonds mirrors nat fdb` the
+//! requests, `apply` whole configurations and the confirm window, `retry` notices and time, `carry` what is
+//! left for the next dataplane, `capture` live captures, `status load topology` what is shown, `means` and
+//! `system` the outside world.
 //!
 //! Bounds: those of `config` on objects; [`events::KEPT`] events; [`capture::MAX_LIVE`] live captures; one
 //! entry in the list of troubles an object. Left out: nothing here waits for the network, and no request
 //! waits for another one beyond the few milliseconds that a change takes.
 
 mod apply;
+mod around;
+mod bonds;
 mod capture;
+mod carry;
 mod change;
+mod conflicts;
 mod devices;
 mod errors;
 mod events;
 mod execute;
 mod fdb;
+mod gates;
 mod live;
 mod load;
 pub mod means;
 mod mirrors;
+mod nat;
 mod networks;
 mod plan;
 mod ports;
@@ -41,8 +49,10 @@ mod retry;
 mod shards;
 mod start;
 mod status;
+mod steps;
 pub mod system;
 mod target;
+mod teams;
 mod topology;
 mod troubles;
 
@@ -55,7 +65,9 @@ pub use apply::Source;
 pub use capture::CaptureStream;
 pub use start::{Process, Seed, Start};
 
+use crate::services::OutsideLease;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use switchd_api::model::Desired;
@@ -82,6 +94,19 @@ pub struct Engine {
     events: events::Events,
     window: Option<apply::Window>,
     config_differs: bool,
+    /// Of the outside addresses of NAT networks.
+    leases: BTreeMap<String, OutsideLease>,
+    /// The host's name servers, as the services were told last.
+    resolvers: Option<Vec<IpAddr>>,
+    /// Forwards through the host that are not listened on, by network.
+    deaf: BTreeMap<String, Vec<switchd_port::host_egress::Forward>>,
+    /// Of bonds' members.
+    numbers: teams::Numbers,
+    numbers_changed: bool,
+    /// The number of events that the broker knows.
+    reserved: u64,
+    /// What the target was made from beside the configuration has changed.
+    stale: bool,
     captures: capture::Captures,
     load: std::cell::RefCell<load::Load>,
     health: retry::Health,

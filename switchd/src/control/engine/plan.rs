@@ -1,136 +1,32 @@
 //! From the configuration that runs to the one that is wanted: an ordered list of steps. Pure.
 //!
-//! First everything is taken down that will not be as it was (mirrors, static entries, ports, memberships
-//! of uplinks, uplinks, networks); then whole groups of networks move to other workers where new ties ask
-//! for it; then everything is built in the opposite order. After the first part what is left is a part of
-//! the new configuration, so a group that moves has no tie to one that stays.
+//! First everything is taken down that will not be as it was (mirrors, static entries, services, ports,
+//! gateways, memberships of uplinks, uplinks, bonds, networks); then whole groups of networks move to other
+//! workers where new ties ask for it; then everything is built in the opposite order. After the first part
+//! what is left is a part of the new configuration, so a group that moves has no tie to one that stays.
 //!
-//! Every step has an inverse, so that a list which fails at its k-th step is undone by the inverses of the
+//! A gateway or bond does not move: where its place changes it is made again. A gateway whose segment
+//! changes, as when the user makes a network of their own there, keeps its flows: it is changed from one
+//! segment to the other after the new one stands, and the old one goes last.
+//!
+//! Every step ([`super::steps`]) has an inverse, so that a list which fails at its k-th step is undone by the inverses of the
 //! first k-1, last one first. What did not change is in no step.
 
 use super::shards::{self, Ties};
-use super::target::{Backend, Guest, Net, Tape, TapeTo, Target, uplink_interface, uplink_port};
-use crate::worker::command::{NetworkConfig, PortConfig};
+pub use super::steps::Step;
+use super::target::{Backend, Gate, Net, TapeTo, Target, bond_place, uplink_interface, uplink_port};
+use crate::worker::command::NetworkConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use switchd_wire::MacAddr;
 
-/// The worker of every network.
+/// The worker of every network, and of every bond under `bond:NAME`.
 pub type Places = BTreeMap<String, usize>;
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Step {
-    AddNetwork {
-        name: String,
-        config: NetworkConfig,
-        worker: usize,
-    },
-    RemoveNetwork {
-        name: String,
-        config: NetworkConfig,
-        worker: usize,
-    },
-    SetNetwork {
-        name: String,
-        old: NetworkConfig,
-        new: NetworkConfig,
-    },
-    AddUplink {
-        interface: String,
-        mtu: u16,
-        worker: usize,
-    },
-    RemoveUplink {
-        interface: String,
-        mtu: u16,
-        worker: usize,
-    },
-    Join {
-        network: String,
-        interface: String,
-        vid: Option<u16>,
-    },
-    Leave {
-        network: String,
-        interface: String,
-        vid: Option<u16>,
-    },
-    AddPort {
-        name: String,
-        guest: Guest,
-        mtu: u16,
-    },
-    RemovePort {
-        name: String,
-        guest: Guest,
-        mtu: u16,
-    },
-    SetPort {
-        name: String,
-        old: PortConfig,
-        new: PortConfig,
-    },
-    /// The network's MTU became another one for this port or uplink.
-    SetMtu {
-        port: String,
-        backend: Backend,
-        old: u16,
-        new: u16,
-    },
-    FdbAdd {
-        network: String,
-        mac: MacAddr,
-        vid: Option<u16>,
-        port: String,
-    },
-    FdbDelete {
-        network: String,
-        mac: MacAddr,
-        vid: Option<u16>,
-        port: String,
-    },
-    AddMirror {
-        name: String,
-        tape: Tape,
-    },
-    RemoveMirror {
-        name: String,
-        tape: Tape,
-    },
-    Move {
-        networks: BTreeSet<String>,
-        from: usize,
-        to: usize,
-    },
-}
-
-impl Step {
-    pub fn inverse(self) -> Step {
-        match self {
-            Step::AddNetwork { name, config, worker } => Step::RemoveNetwork { name, config, worker },
-            Step::RemoveNetwork { name, config, worker } => Step::AddNetwork { name, config, worker },
-            Step::SetNetwork { name, old, new } => Step::SetNetwork { name, old: new, new: old },
-            Step::AddUplink { interface, mtu, worker } => Step::RemoveUplink { interface, mtu, worker },
-            Step::RemoveUplink { interface, mtu, worker } => Step::AddUplink { interface, mtu, worker },
-            Step::Join { network, interface, vid } => Step::Leave { network, interface, vid },
-            Step::Leave { network, interface, vid } => Step::Join { network, interface, vid },
-            Step::AddPort { name, guest, mtu } => Step::RemovePort { name, guest, mtu },
-            Step::RemovePort { name, guest, mtu } => Step::AddPort { name, guest, mtu },
-            Step::SetPort { name, old, new } => Step::SetPort { name, old: new, new: old },
-            Step::SetMtu { port, backend, old, new } => Step::SetMtu { port, backend, old: new, new: old },
-            Step::FdbAdd { network, mac, vid, port } => Step::FdbDelete { network, mac, vid, port },
-            Step::FdbDelete { network, mac, vid, port } => Step::FdbAdd { network, mac, vid, port },
-            Step::AddMirror { name, tape } => Step::RemoveMirror { name, tape },
-            Step::RemoveMirror { name, tape } => Step::AddMirror { name, tape },
-            Step::Move { networks, from, to } => Step::Move { networks, from: to, to: from },
-        }
-    }
-}
 
 /// The steps from `old`, which stands at `places`, to `new`; and where the networks are afterwards.
 pub fn plan(old: &Target, new: &Target, places: &Places, workers: usize) -> (Vec<Step>, Places) {
-    let kept = Kept::new(old, new);
-    let mut steps = kept.teardown(places);
     let after = shards::assign(&ties(new), &places_within(places, new), workers);
+    let kept = Kept { old, new, places, after: &after };
+    let mut steps = kept.teardown();
     for group in shards::components(&ties(&kept.remainder())) {
         let Some(first) = group.first() else { continue };
         if let (Some(&from), Some(&to)) = (places.get(first), after.get(first))
@@ -139,17 +35,25 @@ pub fn plan(old: &Target, new: &Target, places: &Places, workers: usize) -> (Vec
             steps.push(Step::Move { networks: group, from, to });
         }
     }
-    kept.build(&after, &mut steps);
+    kept.build(&mut steps);
     (steps, after)
 }
 
 fn places_within<'a>(places: &'a Places, target: &Target) -> std::borrow::Cow<'a, Places> {
-    if places.keys().all(|name| target.networks.contains_key(name)) {
+    let stays = |name: &str| match name.strip_prefix(super::target::BOND) {
+        Some(bond) => target.bonds.contains_key(bond),
+        None => target.networks.contains_key(name),
+    };
+    if places.keys().all(|name| stays(name)) {
         return std::borrow::Cow::Borrowed(places);
     }
-    let kept = places.iter().filter(|(name, _)| target.networks.contains_key(*name));
+    let kept = places.iter().filter(|(name, _)| stays(name));
     std::borrow::Cow::Owned(kept.map(|(name, &worker)| (name.clone(), worker)).collect())
 }
+
+/// In ports: more than there can be, and a bond more than all gateways.
+const GATE_INERTIA: usize = 1 << 14;
+const BOND_INERTIA: usize = 1 << 28;
 
 /// What must be together on a worker.
 fn ties(target: &Target) -> Ties {
@@ -158,20 +62,39 @@ fn ties(target: &Target) -> Ties {
     for guest in target.ports.values() {
         *ties.ports.entry(guest.network.clone()).or_default() += 1;
     }
-    ties.together.extend(target.uplinks().into_values().map(|(networks, _)| networks));
+    for (uplink, (mut networks, _)) in target.uplinks() {
+        if target.bonds.contains_key(&uplink) {
+            networks.insert(bond_place(&uplink));
+        }
+        ties.together.push(networks);
+    }
+    for bond in target.bonds.keys() {
+        ties.ports.insert(bond_place(bond), 0);
+        ties.inert.insert(bond_place(bond), BOND_INERTIA);
+    }
+    for (name, net) in &target.networks {
+        if net.gate.is_some() {
+            ties.inert.insert(name.clone(), GATE_INERTIA);
+        }
+        if let Some(segment) = net.segment() {
+            ties.together.push(BTreeSet::from([name.clone(), segment.to_owned()]));
+        }
+    }
     ties.together.extend(target.mirrors.values().map(|tape| target.networks_of_mirror(tape)));
     ties
 }
 
-/// Two targets side by side.
+/// Two targets side by side, with the places before and after.
 struct Kept<'a> {
     old: &'a Target,
     new: &'a Target,
+    places: &'a Places,
+    after: &'a Places,
 }
 
 impl<'a> Kept<'a> {
-    fn new(old: &'a Target, new: &'a Target) -> Kept<'a> {
-        Kept { old, new }
+    fn stays(&self, place: &str) -> bool {
+        self.places.get(place) == self.after.get(place)
     }
 
     /// The port stays as it is, or gets other settings only.
@@ -183,17 +106,60 @@ impl<'a> Kept<'a> {
         }
     }
 
-    /// The uplink's port stays: some network is on it all the time.
+    /// The bond stays where it is, with other settings and members at most.
+    fn bond(&self, name: &str) -> bool {
+        match (self.old.bonds.get(name), self.new.bonds.get(name)) {
+            (Some(old), Some(new)) => old.peer == new.peer && self.stays(&bond_place(name)),
+            _ => false,
+        }
+    }
+
+    fn is_bond(&self, uplink: &str) -> bool {
+        self.old.bonds.contains_key(uplink) || self.new.bonds.contains_key(uplink)
+    }
+
+    /// The uplink's port stays: some network is on it all the time, or it is wanted before and after on the
+    /// same worker.
     fn uplink(&self, interface: &str) -> bool {
+        if self.is_bond(interface) {
+            return self.bond(interface);
+        }
         let on = |net: &Net| net.uplink.as_ref().is_some_and(|(name, _)| name == interface);
-        self.old.networks.iter().any(|(name, net)| on(net) && self.joined(name))
+        if self.old.networks.iter().any(|(name, net)| on(net) && self.joined(name)) {
+            return true;
+        }
+        let worker = |target: &Target, places: &Places| {
+            let (name, _) = target.networks.iter().find(|(_, net)| on(net))?;
+            places.get(name).copied()
+        };
+        let before = worker(self.old, self.places);
+        before.is_some() && before == worker(self.new, self.after)
     }
 
     fn joined(&self, network: &str) -> bool {
         match (self.old.networks.get(network), self.new.networks.get(network)) {
-            (Some(old), Some(new)) => old.uplink == new.uplink,
+            (Some(old), Some(new)) => {
+                let bond = old.uplink.as_ref().filter(|(uplink, _)| self.is_bond(uplink));
+                old.uplink == new.uplink && bond.is_none_or(|(uplink, _)| self.bond(uplink))
+            }
             _ => false,
         }
+    }
+
+    /// The gateway stays, with its flows; what is about it can change.
+    fn gate(&self, network: &str) -> bool {
+        let gates = |target: &'a Target| target.networks.get(network)?.gate.as_deref();
+        let (Some(old), Some(new)) = (gates(self.old), gates(self.new)) else { return false };
+        let segment_stays = |segment: &str| !self.new.networks.contains_key(segment) || self.stays(segment);
+        old.host.is_some() == new.host.is_some()
+            && self.stays(network)
+            && old.gateway.segment.as_deref().is_none_or(segment_stays)
+    }
+
+    /// A network that goes, but only after a gateway that stood on it has left it.
+    fn goes_last(&self, network: &str) -> bool {
+        let stood = |(name, net): (&String, &Net)| net.segment() == Some(network) && self.gate(name);
+        !self.new.networks.contains_key(network) && self.old.networks.iter().any(stood)
     }
 
     /// Deleting an entry without a VLAN deletes those of the address in all VLANs, so they go together.
@@ -235,9 +201,13 @@ impl<'a> Kept<'a> {
         for (name, net) in &self.old.networks {
             if self.new.networks.contains_key(name) {
                 let uplink = net.uplink.clone().filter(|_| self.joined(name));
-                rest.networks.insert(name.clone(), Net { uplink, ..net.clone() });
+                let same = self.new.networks.get(name).is_some_and(|new| new.segment() == net.segment());
+                let gate = net.gate.clone().filter(|_| same && self.gate(name));
+                rest.networks.insert(name.clone(), Net { uplink, gate, ..net.clone() });
             }
         }
+        let bonds = self.old.bonds.iter().filter(|(name, _)| self.bond(name));
+        rest.bonds = bonds.map(|(name, team)| (name.clone(), team.clone())).collect();
         let ports = self.old.ports.iter().filter(|(name, _)| self.port(name));
         rest.ports = ports.map(|(name, guest)| (name.clone(), guest.clone())).collect();
         let mirrors = self.old.mirrors.iter().filter(|(name, _)| self.mirror(name));
@@ -245,7 +215,7 @@ impl<'a> Kept<'a> {
         rest
     }
 
-    fn teardown(&self, places: &Places) -> Vec<Step> {
+    fn teardown(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         for (name, tape) in &self.old.mirrors {
             if !self.mirror(name) {
@@ -260,10 +230,23 @@ impl<'a> Kept<'a> {
                 }
             }
         }
+        for (network, net) in &self.old.networks {
+            let stays = self.new.networks.get(network).is_some_and(|new| new.gate.is_some());
+            if let Some(gate) = net.gate.as_ref().filter(|_| !stays) {
+                let old = Some(Box::new(gate.served.clone()));
+                steps.push(Step::Serve { network: network.clone(), old, new: None });
+            }
+        }
         for (name, guest) in &self.old.ports {
             if !self.port(name) {
                 let mtu = mtu_of(self.old, &guest.network);
                 steps.push(Step::RemovePort { name: name.clone(), guest: guest.clone(), mtu });
+            }
+        }
+        for (network, net) in &self.old.networks {
+            if let Some(gate) = net.gate.as_ref().filter(|_| !self.gate(network)) {
+                let old = Some(gate.clone());
+                steps.push(Step::SetGate { network: network.clone(), old, new: None });
             }
         }
         for (network, net) in &self.old.networks {
@@ -275,23 +258,36 @@ impl<'a> Kept<'a> {
             }
         }
         for (interface, (networks, mtu)) in self.old.uplinks() {
-            if !self.uplink(&interface) {
-                let worker = worker_of(places, &networks);
+            if !self.old.bonds.contains_key(&interface) && !self.uplink(&interface) {
+                let worker = worker_of(self.places, &networks);
                 steps.push(Step::RemoveUplink { interface, mtu, worker });
             }
         }
-        for (name, net) in &self.old.networks {
-            if !self.new.networks.contains_key(name) {
-                let worker = places.get(name).copied().unwrap_or(0);
-                steps.push(Step::RemoveNetwork { name: name.clone(), config: net.config.clone(), worker });
+        for (name, team) in &self.old.bonds {
+            if !self.bond(name) {
+                let worker = self.places.get(&bond_place(name)).copied().unwrap_or(0);
+                let (team, mtu) = (Box::new(team.clone()), self.old.bond_mtu(name));
+                steps.push(Step::RemoveBond { name: name.clone(), team, mtu, worker });
             }
         }
+        self.remove_networks(false, &mut steps);
         steps
     }
 
-    fn build(&self, places: &Places, steps: &mut Vec<Step>) {
-        self.build_networks(places, steps);
-        self.build_uplinks(places, steps);
+    fn remove_networks(&self, last: bool, steps: &mut Vec<Step>) {
+        for (name, net) in &self.old.networks {
+            if !self.new.networks.contains_key(name) && self.goes_last(name) == last {
+                let worker = self.places.get(name).copied().unwrap_or(0);
+                steps.push(Step::RemoveNetwork { name: name.clone(), config: net.config.clone(), worker });
+            }
+        }
+    }
+
+    fn build(&self, steps: &mut Vec<Step>) {
+        self.build_networks(steps);
+        self.build_bonds(steps);
+        self.build_uplinks(steps);
+        self.build_gates(steps);
         for (name, guest) in &self.new.ports {
             let mtu = mtu_of(self.new, &guest.network);
             match self.old.ports.get(name).filter(|_| self.port(name)) {
@@ -317,6 +313,15 @@ impl<'a> Kept<'a> {
                 }
             }
         }
+        for (network, net) in &self.new.networks {
+            let Some(gate) = &net.gate else { continue };
+            let old = self.old.networks.get(network).and_then(|net| net.gate.as_ref());
+            let old = old.map(|gate| Box::new(gate.served.clone()));
+            if old.as_deref() != Some(&gate.served) {
+                let new = Some(Box::new(gate.served.clone()));
+                steps.push(Step::Serve { network: network.clone(), old, new });
+            }
+        }
         for (name, tape) in &self.new.mirrors {
             if !self.mirror(name) {
                 steps.push(Step::AddMirror { name: name.clone(), tape: tape.clone() });
@@ -324,12 +329,53 @@ impl<'a> Kept<'a> {
         }
     }
 
-    fn build_networks(&self, places: &Places, steps: &mut Vec<Step>) {
+    fn build_bonds(&self, steps: &mut Vec<Step>) {
+        for (name, team) in &self.new.bonds {
+            let mtu = self.new.bond_mtu(name);
+            let Some(before) = self.old.bonds.get(name).filter(|_| self.bond(name)) else {
+                let worker = self.after.get(&bond_place(name)).copied().unwrap_or(0);
+                let team = Box::new(team.clone());
+                steps.push(Step::AddBond { name: name.clone(), team, mtu, worker });
+                continue;
+            };
+            let old = self.old.bond_mtu(name);
+            for interface in before.members.iter().filter(|interface| !team.members.contains(interface)) {
+                let (bond, interface) = (name.clone(), interface.clone());
+                steps.push(Step::RemoveMember { bond, interface, mtu: old });
+            }
+            if old != mtu {
+                let (port, backend) = (uplink_port(name), Backend::Bond { name: name.clone() });
+                steps.push(Step::SetMtu { port, backend, old, new: mtu });
+            }
+            for interface in team.members.iter().filter(|interface| !before.members.contains(interface)) {
+                steps.push(Step::AddMember { bond: name.clone(), interface: interface.clone(), mtu });
+            }
+            if before != team {
+                let (old, new) = (Box::new(before.clone()), Box::new(team.clone()));
+                steps.push(Step::SetBond { name: name.clone(), old, new });
+            }
+        }
+    }
+
+    fn build_gates(&self, steps: &mut Vec<Step>) {
+        for (network, net) in &self.new.networks {
+            let Some(gate) = &net.gate else { continue };
+            let old = self.old.networks.get(network).and_then(|net| net.gate.clone());
+            let old = old.filter(|_| self.gate(network));
+            let same = |old: &Gate| old.gateway == gate.gateway && old.host == gate.host;
+            if !old.as_deref().is_some_and(same) {
+                steps.push(Step::SetGate { network: network.clone(), old, new: Some(gate.clone()) });
+            }
+        }
+        self.remove_networks(true, steps);
+    }
+
+    fn build_networks(&self, steps: &mut Vec<Step>) {
         for (name, net) in &self.new.networks {
             let name = name.clone();
             match self.old.networks.get(&name) {
                 None => {
-                    let worker = places.get(&name).copied().unwrap_or(0);
+                    let worker = self.after.get(&name).copied().unwrap_or(0);
                     steps.push(Step::AddNetwork { name, config: net.config.clone(), worker });
                 }
                 Some(old) if old.config != net.config => {
@@ -341,12 +387,15 @@ impl<'a> Kept<'a> {
         }
     }
 
-    fn build_uplinks(&self, places: &Places, steps: &mut Vec<Step>) {
+    fn build_uplinks(&self, steps: &mut Vec<Step>) {
         let standing = self.old.uplinks();
         for (interface, (networks, mtu)) in self.new.uplinks() {
+            if self.new.bonds.contains_key(&interface) {
+                continue;
+            }
             match standing.get(&interface).filter(|_| self.uplink(&interface)) {
                 None => {
-                    let worker = worker_of(places, &networks);
+                    let worker = worker_of(self.after, &networks);
                     steps.push(Step::AddUplink { interface, mtu, worker });
                 }
                 Some((_, old)) if *old != mtu => {

@@ -1,9 +1,10 @@
 //! Requests about ports.
 
 use super::Engine;
+use super::devices::object_of;
 use super::errors::{conflict, invalid, not_found};
 use super::networks::{refuse_mirrored, words};
-use super::target::uplink_interface;
+use super::target::{member_interface, uplink_interface};
 use super::troubles::Object;
 use crate::config;
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ impl Engine {
 
     /// `admin=up` also tries again what is in trouble, a port that panicked included.
     pub fn set_port(&mut self, name: &str, keys: &BTreeMap<String, String>) -> Result<PortStatus, ErrorBody> {
-        if uplink_interface(name).is_some() {
+        if uplink_interface(name).is_some() || member_interface(name).is_some() {
             return self.set_uplink(name, keys);
         }
         self.change(|desired| {
@@ -48,21 +49,26 @@ impl Engine {
         self.port(name)
     }
 
-    /// An uplink has no settings of its own but those of its networks; `admin=up` tries it again.
+    /// An uplink has no settings of its own but those of its networks, and a member those of its bond;
+    /// `admin=up` tries it again.
     fn set_uplink(&mut self, name: &str, keys: &BTreeMap<String, String>) -> Result<PortStatus, ErrorBody> {
-        let interface = uplink_interface(name).unwrap_or_default();
-        if !self.standing.uplinks.contains_key(interface) {
+        let bond = uplink_interface(name).filter(|bond| self.standing.bonds.contains_key(*bond));
+        if self.standing.backend(name).is_none() && bond.is_none() {
             return Err(not_found("port", name));
         }
         if keys.iter().any(|(key, value)| key != "admin" || value != "up") {
-            let message = format!("port {name}: an uplink is set by its networks ({})", words(keys));
-            return Err(invalid(message, "switchctl network list; only admin=up, to try it again"));
+            let message = format!(
+                "port {name}: an uplink is set by its networks, a bond and its members as a bond ({})",
+                words(keys)
+            );
+            let hint = "switchctl network list, switchctl bond list; only admin=up, to try it again";
+            return Err(invalid(message, hint));
         }
-        self.try_again(&Object::Uplink(interface.to_owned()))?;
+        self.try_again(&object_of(name))?;
         self.port(name)
     }
 
-    /// Static entries that lead to the port go with it. One that a mirror names stays.
+    /// Static entries and floating addresses that lead to the port go with it. One that a mirror names stays.
     pub fn detach_port(&mut self, name: &str) -> Result<(), ErrorBody> {
         self.change(|desired| {
             if !desired.port.contains_key(name) {
@@ -72,6 +78,7 @@ impl Engine {
             desired.port.remove(name);
             for spec in desired.network.values_mut() {
                 spec.fdb.retain(|_, port| port != name);
+                spec.floating.retain(|_, port| port != name);
             }
             Ok(())
         })?;

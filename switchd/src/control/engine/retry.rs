@@ -4,10 +4,10 @@
 //! trouble, no window, no live capture and no mirror to a file there is no deadline, and control sleeps.
 
 use super::Engine;
-use super::devices::object_of;
+use super::devices::{object_of, port_of};
 use super::execute::Mode;
 use super::plan::Step;
-use super::target::{Backend, TapeTo, uplink_interface, uplink_port};
+use super::target::{Backend, TapeTo, bond_place, member_interface, uplink_interface};
 use super::troubles::Object;
 use crate::broker::messages::Notice as BrokerNotice;
 use crate::worker::command::{Command, Notice as WorkerNotice};
@@ -41,6 +41,7 @@ impl Engine {
     /// Does what is due.
     pub fn tick(&mut self, now: Instant) {
         self.roll_back(now);
+        self.resolve_again();
         for object in self.troubles.due(now) {
             // The reason is in the list.
             let _ = self.try_again(&object);
@@ -61,6 +62,10 @@ impl Engine {
     pub fn next_deadline(&mut self) -> Option<Instant> {
         let now = self.now();
         self.arm(now);
+        self.hand_down_if_due();
+        if self.stale {
+            return Some(now);
+        }
         let window = self.window.as_ref().map(|window| window.deadline);
         [window, self.troubles.next(), self.health.due, self.health.captures_due].into_iter().flatten().min()
     }
@@ -78,10 +83,14 @@ impl Engine {
             return Ok(());
         }
         let outcome = match object {
-            Object::Port(name) if self.standing.ports.contains_key(name) => self.reopen(object, name),
-            Object::Uplink(interface) if self.standing.uplinks.contains_key(interface) => {
-                self.reopen(object, &uplink_port(interface))
+            Object::Port(_) | Object::Uplink(_) | Object::Member(_)
+                if port_of(object).is_some_and(|port| self.standing.backend(&port).is_some()) =>
+            {
+                self.reopen(object, &port_of(object).unwrap_or_default())
             }
+            Object::Forwards(network) => self.listen_again(network),
+            // Over when the host's addresses or routes change, which is told.
+            Object::Conflict(_) => Ok(()),
             missing => {
                 let steps = self.steps_for(missing);
                 let outcome = steps.iter().try_for_each(|step| self.perform(step, Mode::Strict));
@@ -99,6 +108,7 @@ impl Engine {
     }
 
     /// What is still to be done for an object that the workers do not have, or not completely.
+    #[expect(clippy::too_many_lines, reason = "one arm an object")]
     fn steps_for(&self, object: &Object) -> Vec<Step> {
         let mut steps = Vec::new();
         match object {
@@ -110,11 +120,21 @@ impl Engine {
                     steps.push(Step::AddNetwork { name: name.clone(), config, worker });
                 }
                 if let Some((interface, vid)) = &net.uplink
-                    && let Some(uplink) = self.standing.uplinks.get(interface)
-                    && !uplink.networks.contains(name)
+                    && let Some(on) = self.standing.networks_on(interface)
+                    && !on.contains(name)
                 {
                     let (network, interface) = (name.clone(), interface.clone());
                     steps.push(Step::Join { network, interface, vid: *vid });
+                }
+                if let Some(gate) = &net.gate {
+                    if !self.standing.gates.contains_key(name) {
+                        let new = Some(gate.clone());
+                        steps.push(Step::SetGate { network: name.clone(), old: None, new });
+                    }
+                    if self.standing.served.get(name) != Some(&gate.served) {
+                        let new = Some(Box::new(gate.served.clone()));
+                        steps.push(Step::Serve { network: name.clone(), old: None, new });
+                    }
                 }
             }
             Object::Uplink(name) => {
@@ -122,12 +142,27 @@ impl Engine {
                 let worker = networks.iter().find_map(|network| self.places.get(network)).copied();
                 let (interface, worker) = (name.clone(), worker.unwrap_or(0));
                 steps.push(Step::AddUplink { interface, mtu, worker });
-                for network in networks {
-                    let vid = self.target.networks.get(&network).and_then(|net| net.uplink.clone());
-                    let vid = vid.and_then(|(_, vid)| vid);
-                    steps.push(Step::Join { network, interface: name.clone(), vid });
+                self.joins(networks, name, &mut steps);
+            }
+            Object::Bond(name) => {
+                let Some(team) = self.target.bonds.get(name) else { return steps };
+                if self.standing.bonds.contains_key(name) {
+                    return steps;
+                }
+                let worker = self.places.get(&bond_place(name)).copied().unwrap_or(0);
+                let (team, mtu) = (Box::new(team.clone()), self.target.bond_mtu(name));
+                steps.push(Step::AddBond { name: name.clone(), team, mtu, worker });
+                let networks = self.target.uplinks().remove(name).map(|(networks, _)| networks);
+                self.joins(networks.unwrap_or_default(), name, &mut steps);
+            }
+            Object::Member(interface) => {
+                let bond = self.target.bonds.iter().find(|(_, team)| team.members.contains(interface));
+                if let Some((bond, _)) = bond {
+                    let mtu = self.target.bond_mtu(bond);
+                    steps.push(Step::AddMember { bond: bond.clone(), interface: interface.clone(), mtu });
                 }
             }
+            Object::Conflict(_) | Object::Forwards(_) => {}
             Object::Port(name) => {
                 let Some(guest) = self.target.ports.get(name) else { return steps };
                 let mtu = super::change::mtu_of(&self.target, &guest.network);
@@ -149,6 +184,14 @@ impl Engine {
         steps
     }
 
+    fn joins(&self, networks: BTreeSet<String>, uplink: &str, steps: &mut Vec<Step>) {
+        for network in networks {
+            let vid = self.target.networks.get(&network).and_then(|net| net.uplink.clone());
+            let (vid, interface) = (vid.and_then(|(_, vid)| vid), uplink.to_owned());
+            steps.push(Step::Join { network, interface, vid });
+        }
+    }
+
     pub fn on_worker_notice(&mut self, notice: WorkerNotice) {
         match notice {
             WorkerNotice::DeviceLost { port, error } => {
@@ -167,11 +210,25 @@ impl Engine {
                 let message = format!("{mac} moved from {from} to {to}");
                 self.events.tell("mac.moved", format!("network {network}"), message);
             }
-            WorkerNotice::Event { kind, object, detail } => self.events.tell(kind, object, detail),
-            WorkerNotice::Shut { port, reason } => {
-                self.events.tell("port.shut", object_of(&port).to_string(), reason);
+            WorkerNotice::Event { kind, object, detail } => {
+                self.events.tell(kind, object.clone(), detail);
+                if let Some(bond) = object.strip_prefix("bond ") {
+                    self.tell_outsides(&bond.to_owned());
+                }
             }
-            WorkerNotice::Keep { .. } => {}
+            WorkerNotice::Shut { port, reason } => {
+                let object = object_of(&port);
+                if self.standing.backend(&port).is_some() {
+                    self.take_device(&port);
+                    self.events.tell("port.shut", object.to_string(), reason.clone());
+                    self.troubles.hold(object, reason);
+                }
+            }
+            WorkerNotice::Keep { key, bytes } => {
+                if let Err(refused) = self.means.broker.keep(&bond_place(&key), &bytes) {
+                    self.events.tell("broker.refused", format!("bond {key}"), refused.message);
+                }
+            }
             WorkerNotice::Full { network, port } => {
                 let message = match port {
                     Some(port) => format!("port {port} reached its limit of addresses"),
@@ -204,7 +261,8 @@ impl Engine {
                     self.lose(&port, format!("namespace {name} is gone"));
                 }
             }
-            BrokerNotice::HostChanged | BrokerNotice::Resolv(_) => {}
+            BrokerNotice::HostChanged => self.look_at_conflicts(),
+            BrokerNotice::Resolv(text) => self.set_resolvers(&text),
             BrokerNotice::Lost(_) => self.look_at_links(),
             // The loop ends before this is asked.
             BrokerNotice::End => {}
@@ -272,22 +330,59 @@ impl Engine {
                 self.tell_carrier(&port, link.carrier);
                 let kind = if link.carrier { "port.carrier" } else { "port.no-carrier" };
                 self.events.tell(kind, object_of(&port).to_string(), format!("interface {interface}"));
+                self.tell_outsides(interface);
             }
             self.follow_address(&port, link);
+            if link.carrier && !facts.carrier && member_interface(&port).is_some() {
+                self.follow_speed(interface, (facts.speed, facts.full_duplex));
+            }
+        }
+    }
+
+    /// A cable that was plugged again may run at another speed, and a member's key says which.
+    fn follow_speed(&mut self, interface: &str, before: (u32, bool)) {
+        match self.means.broker.link(interface) {
+            Ok(link) if link.speed != 0 && (link.speed, link.full_duplex) != before => {
+                self.renew_member(interface);
+            }
+            _ => {}
+        }
+    }
+
+    /// The services ask for their outside address again when the link is there again.
+    fn tell_outsides(&mut self, uplink: &str) {
+        let networks: Vec<String> = self.gates_on(uplink).map(str::to_owned).collect();
+        if networks.is_empty() {
+            return;
+        }
+        let up = match self.standing.bonds.get(uplink) {
+            Some(bond) => {
+                self.means.workers.bonds(bond.worker).iter().any(|row| *row.name == *uplink && row.up)
+            }
+            None => self.standing.facts_of_uplink(uplink).is_some_and(|facts| facts.carrier),
+        };
+        for network in networks {
+            self.means.services.outside_link(&network, up);
         }
     }
 
     fn follow_address(&mut self, port: &str, link: &Link) {
         let Some(Some(facts)) = self.standing.facts_mut(port) else { return };
-        facts.mtu = link.mtu;
-        let Some(mac) = link.mac.filter(|mac| facts.macs.first() != Some(mac)) else { return };
+        let resized = std::mem::replace(&mut facts.mtu, link.mtu) != link.mtu;
+        let Some(mac) = link.mac.filter(|mac| facts.macs.first() != Some(mac)) else {
+            if resized {
+                self.look_around(port);
+            }
+            return;
+        };
         // The first one is the interface's own; others were added to it.
         match facts.macs.first_mut() {
             Some(first) => *first = mac,
             None => facts.macs.push(mac),
         }
         let own = facts.macs.clone();
-        if uplink_interface(port).is_some() {
+        self.look_around(port);
+        if uplink_interface(port).is_some() || member_interface(port).is_some() {
             let told = self.on_port(port, |uplink| Command::SetOwn { uplink, own });
             self.complain(port, told);
         }

@@ -1,9 +1,12 @@
 //! Which worker owns which network: a pure function.
 //!
-//! Networks that share an uplink, or that one mirror ties together (its sources and its target port), must
-//! live on one worker, because nothing is shared between workers. Such a set is a component. A component
-//! that stands already stays where most of its ports are; a new one goes to the worker with the fewest
-//! ports. The lowest index and the first name win ties, so the same input gives the same answer.
+//! Networks that share an uplink, a NAT network and the segment it goes out by, or networks that one mirror
+//! ties together (its sources and its target port), must live on one worker, because nothing is shared
+//! between workers. A bond has a place too (`bond:NAME`), with the networks on it. Such a set is a component.
+//! A component that stands already stays where its bonds are, else its gateways, else most of its ports: a
+//! bond or a gateway that moves is made again, which its partner or its guests' flows feel. A new one goes
+//! to the worker with the fewest ports. The lowest index and the first name win ties, so the same input
+//! gives the same answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Default, Debug, Clone)]
 pub struct Ties {
     pub ports: BTreeMap<String, usize>,
+    /// What does not like to move, and how much not; beside its ports.
+    pub inert: BTreeMap<String, usize>,
     pub together: Vec<BTreeSet<String>>,
 }
 
@@ -40,6 +45,7 @@ pub fn assign(ties: &Ties, current: &BTreeMap<String, usize>, workers: usize) ->
     let mut result = BTreeMap::new();
     // A network without ports weighs something too, so that empty ones spread.
     let weight = |network: &String| ties.ports.get(network).copied().unwrap_or(0) + 1;
+    let inertia = |network: &String| weight(network) + ties.inert.get(network).copied().unwrap_or(0);
     let (standing, new): (Vec<_>, Vec<_>) = components(ties)
         .into_iter()
         .partition(|component| component.iter().any(|network| current.contains_key(network)));
@@ -47,7 +53,7 @@ pub fn assign(ties: &Ties, current: &BTreeMap<String, usize>, workers: usize) ->
         let mut held = vec![0usize; workers];
         for network in &component {
             if let Some(&worker) = current.get(network).filter(|&&worker| worker < workers) {
-                held[worker] += weight(network);
+                held[worker] += inertia(network);
             }
         }
         let worker = (0..workers).max_by_key(|&worker| (held[worker], workers - worker)).unwrap_or(0);
@@ -69,6 +75,7 @@ mod tests {
     fn ties(ports: &[(&str, usize)], together: &[&[&str]]) -> Ties {
         Ties {
             ports: ports.iter().map(|&(name, ports)| (name.to_owned(), ports)).collect(),
+            inert: BTreeMap::new(),
             together: together.iter().map(|set| set.iter().map(|&name| name.to_owned()).collect()).collect(),
         }
     }
@@ -112,6 +119,14 @@ mod tests {
     fn a_new_tie_moves_the_smaller_side() {
         let ties = ties(&[("big", 5), ("small", 1)], &[&["big", "small"]]);
         assert_eq!(assign(&ties, &at(&[("big", 1), ("small", 0)]), 2), at(&[("big", 1), ("small", 1)]));
+    }
+
+    #[test]
+    fn a_bond_does_not_move_for_any_number_of_ports() {
+        let mut ties = ties(&[("bond:b", 0), ("small", 1), ("big", 500)], &[&["bond:b", "small", "big"]]);
+        ties.inert.insert("bond:b".to_owned(), 1_000_000);
+        let places = assign(&ties, &at(&[("bond:b", 1), ("small", 1), ("big", 0)]), 2);
+        assert_eq!(places, at(&[("bond:b", 1), ("small", 1), ("big", 1)]));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The start: the saved configuration is brought up as far as it can be.
 
+use super::Engine;
 use super::apply::Source;
 use super::change::Save;
 use super::execute::Mode;
 use super::means::Means;
+use super::resolve::{self, Around};
 use super::target::Backend;
-use super::{Engine, resolve};
 use crate::config;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -74,11 +75,19 @@ impl Engine {
             events: Default::default(),
             window: None,
             config_differs: false,
+            leases: BTreeMap::new(),
+            resolvers: None,
+            deaf: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            numbers_changed: false,
+            reserved: 0,
+            stale: false,
             captures: Default::default(),
             load: Default::default(),
             health: Default::default(),
             wake: Arc::new(Notify::new()),
         };
+        engine.take_up();
         for warning in warnings {
             engine.events.tell("state.damaged", "switchd", warning);
         }
@@ -96,9 +105,11 @@ impl Engine {
         engine.keep_what_is_held(&desired)?;
         engine.transact(desired.clone(), save, Mode::Lenient)?;
         engine.saved = desired;
+        engine.look_at_conflicts();
         let message = format!(
-            "{} networks, {} ports, {} mirrors",
+            "{} networks, {} bonds, {} ports, {} mirrors",
             engine.running.network.len(),
+            engine.running.bond.len(),
             engine.running.port.len(),
             engine.running.mirror.len()
         );
@@ -125,13 +136,17 @@ impl Engine {
     /// An earlier dataplane's grants that are not wanted any more are released first, so that nothing
     /// stands in the way of what is.
     fn keep_what_is_held(&mut self, desired: &Desired) -> Result<(), ErrorBody> {
-        let target = resolve::resolve(&self.what_is_valid(desired)?, &BTreeMap::new());
+        let target = resolve::resolve(&self.what_is_valid(desired)?, &Around::default());
         let mut taps = Vec::new();
+        // A bond's name among them is no interface's.
         let mut netdevs: Vec<String> = target.uplinks().into_keys().collect();
+        for team in target.bonds.values() {
+            netdevs.extend(team.members.iter().chain(&team.peer).cloned());
+        }
         for guest in target.ports.values() {
             match &guest.backend {
                 Backend::Tap { name, netns, .. } => taps.push((name.clone(), netns.clone())),
-                Backend::Netdev { name } | Backend::Uplink { name } => netdevs.push(name.clone()),
+                other => netdevs.push(other.interface().to_owned()),
             }
         }
         if let Err(refused) = self.means.broker.retain(&taps, &netdevs) {

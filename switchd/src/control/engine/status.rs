@@ -1,12 +1,15 @@
-//! What is shown: the daemon, networks, ports, mirrors, workers, drops.
+//! What is shown: the daemon, networks, ports, mirrors, workers, drops. Bonds: [`super::bonds`].
+//!
+//! A segment that was made for NAT networks is shown nowhere; its uplink is, on the first of those networks.
 
 use super::Engine;
+use super::bonds::neighbor;
 use super::errors::not_found;
-use super::live::Uplink;
-use super::target::{TapeTo, uplink_interface, uplink_port};
+use super::target::{TapeTo, is_hidden, member_interface, uplink_interface, uplink_port};
 use super::troubles::Object;
-use crate::worker::command::{NetworkSnapshot, PortSnapshot, Snapshot};
-use std::collections::BTreeMap;
+use crate::services::{LeaseState, ServiceCounters};
+use crate::worker::command::{self, BondSnapshot, NetworkSnapshot, PortSnapshot, Snapshot};
+use std::collections::{BTreeMap, BTreeSet};
 use switchd_api::Name;
 use switchd_api::model::{Admin, NetworkSpec, PortSpec};
 use switchd_api::reply::*;
@@ -18,12 +21,22 @@ pub(super) struct View {
     ports: BTreeMap<String, PortSnapshot>,
     networks: BTreeMap<String, NetworkSnapshot>,
     mirrors: BTreeMap<String, MirrorCounters>,
+    pub(super) bonds: BTreeMap<String, BondSnapshot>,
+    neighbors: Vec<command::NeighborRow>,
     pub(super) workers: Vec<Snapshot>,
 }
 
 impl View {
     pub(super) fn has_link(&self, port: &str) -> Option<bool> {
         self.ports.get(port).map(|port| port.link)
+    }
+
+    pub(super) fn port_counters(&self, port: &str) -> PortCounters {
+        self.ports.get(port).map(port_counters).unwrap_or_default()
+    }
+
+    pub(super) fn neighbors(&self, port: &str) -> Vec<NeighborRow> {
+        self.neighbors.iter().filter(|row| *row.port == *port).map(neighbor).collect()
     }
 }
 
@@ -48,14 +61,27 @@ impl Engine {
             }
             view.workers.push(snapshot);
         }
+        let holders: BTreeSet<usize> = self.standing.bonds.values().map(|bond| bond.worker).collect();
+        for worker in holders {
+            let bonds = self.means.workers.bonds(worker).into_iter();
+            view.bonds.extend(bonds.map(|bond| (bond.name.to_string(), bond)));
+        }
+        let speakers: BTreeSet<usize> = self.standing.uplinks.values().map(|uplink| uplink.worker).collect();
+        for worker in speakers.into_iter().chain(self.standing.bonds.values().map(|bond| bond.worker)) {
+            let rows = self.means.workers.neighbors(worker);
+            let known: Vec<_> = rows.into_iter().filter(|row| !view.neighbors.contains(row)).collect();
+            view.neighbors.extend(known);
+        }
         view
     }
 
     pub fn status(&self) -> Result<Status, ErrorBody> {
         let now = self.now();
         let down = |(name, spec): &(&Name, &PortSpec)| {
-            spec.admin == Admin::Up && self.link_reason(name.as_str()).is_none()
+            spec.admin == Admin::Up && self.link_reason(name.as_str(), &View::default()).is_none()
         };
+        let bonds: BTreeSet<usize> = self.standing.bonds.values().map(|bond| bond.worker).collect();
+        let bonds = bonds.into_iter().flat_map(|worker| self.means.workers.bonds(worker));
         let confirm_within = self
             .window
             .as_ref()
@@ -73,7 +99,7 @@ impl Engine {
             ports_up: self.running.port.iter().filter(down).count(),
             mirrors: self.running.mirror.len(),
             bonds: self.running.bond.len(),
-            bonds_up: 0,
+            bonds_up: bonds.filter(|bond| bond.up).count(),
             troubles: self.troubles.list(now),
             config_differs: self.config_differs,
             confirm_within,
@@ -85,24 +111,43 @@ impl Engine {
 
     pub fn networks(&self) -> Result<Vec<NetworkStatus>, ErrorBody> {
         let view = self.view();
-        Ok(self.running.network.iter().map(|(name, spec)| self.network_status(name, spec, &view)).collect())
+        let served = self.served_view();
+        let all = self.running.network.iter();
+        Ok(all.map(|(name, spec)| self.network_status(name, spec, &view, &served)).collect())
     }
 
     pub fn network(&self, name: &str) -> Result<NetworkStatus, ErrorBody> {
         let found = self.running.network.get_key_value(name);
         let (name, spec) = found.ok_or_else(|| not_found("network", name))?;
-        Ok(self.network_status(name, spec, &self.view()))
+        Ok(self.network_status(name, spec, &self.view(), &self.served_view()))
     }
 
-    fn network_status(&self, name: &Name, spec: &NetworkSpec, view: &View) -> NetworkStatus {
+    /// What the services have to say, where there are any: their counters, and live leases by network.
+    fn served_view(&self) -> (ServiceCounters, BTreeMap<String, u64>) {
+        if self.standing.served.is_empty() {
+            return Default::default();
+        }
+        let mut leases = BTreeMap::new();
+        for row in self.means.services.leases(None) {
+            if row.state == LeaseState::Bound {
+                *leases.entry(row.network.to_string()).or_default() += 1;
+            }
+        }
+        (self.means.services.counters(), leases)
+    }
+
+    fn network_status(
+        &self,
+        name: &Name,
+        spec: &NetworkSpec,
+        view: &View,
+        (counters, leases): &(ServiceCounters, BTreeMap<String, u64>),
+    ) -> NetworkStatus {
         let uplink = spec.uplink.as_deref();
-        let own = self.troubles.reason(&Object::Network(name.to_string())).map(str::to_owned);
-        let reason = own.or_else(|| {
-            let interface = uplink?;
-            self.link_reason(&uplink_port(interface)).map(|reason| format!("uplink {interface}: {reason}"))
-        });
+        let reason = self.network_reason(name.as_str(), uplink, view);
         let on = self.running.port.iter().filter(|(_, port)| port.network == *name);
         let guests = on.map(|(port, _)| port.to_string());
+        let leases = leases.get(name.as_str()).copied().unwrap_or(0);
         NetworkStatus {
             name: name.clone(),
             spec: spec.clone(),
@@ -111,12 +156,39 @@ impl Engine {
             ports: guests.chain(uplink.map(uplink_port)).collect(),
             worker: self.standing.networks.get(name.as_str()).copied().unwrap_or(0),
             counters: view.networks.get(name.as_str()).map(network_counters).unwrap_or_default(),
-            nat: None,
+            nat: self.nat_status(name.as_str(), counters, leases),
         }
     }
 
-    /// Why a port or uplink has no link; `None`: it has.
-    fn link_reason(&self, port: &str) -> Option<String> {
+    /// Why a network is down. A NAT network is down without a way out too.
+    fn network_reason(&self, name: &str, uplink: Option<&str>, view: &View) -> Option<String> {
+        if let Some(reason) = self.troubles.reason(&Object::Network(name.to_owned())) {
+            return Some(reason.to_owned());
+        }
+        let net = self.target.networks.get(name);
+        let segment = net.and_then(|net| self.target.networks.get(net.segment()?));
+        let out = segment.and_then(|segment| segment.uplink.as_ref()).map(|(uplink, _)| uplink.as_str());
+        if let Some(interface) = uplink.or(out) {
+            let kind = if self.is_bond(interface) { "bond" } else { "uplink" };
+            if let Some(reason) = self.link_reason(&uplink_port(interface), view) {
+                return Some(format!("{kind} {interface}: {reason}"));
+            }
+        }
+        match net.and_then(|net| net.gate.as_ref()).map(|gate| &gate.gateway.config.egress) {
+            Some(switchd_dataplane::Egress::Outside(outside))
+                if outside.v4.is_none() && outside.v6.is_none() =>
+            {
+                Some("no lease for the outside address yet".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// Why a port, uplink or member has no link; `None`: it has.
+    fn link_reason(&self, port: &str, view: &View) -> Option<String> {
+        if let Some(bond) = uplink_interface(port).filter(|name| self.is_bond(name)) {
+            return self.bond_reason(bond, view.bonds.get(bond));
+        }
         if let Some(reason) = self.troubles.reason(&super::devices::object_of(port)) {
             return Some(reason.to_owned());
         }
@@ -132,20 +204,33 @@ impl Engine {
         let view = self.view();
         let guests =
             self.running.port.iter().map(|(name, spec)| self.port_status(name.as_str(), spec, &view));
-        let uplinks = self.standing.uplinks.iter().filter_map(|(interface, uplink)| {
-            let spec = uplink_spec(interface, uplink)?;
-            Some(self.port_status(&uplink_port(interface), &spec, &view))
+        let uplinks = self.standing.uplinks.keys().map(|interface| uplink_port(interface));
+        let uplinks = uplinks.chain(self.ports_of_bonds()).filter_map(|port| {
+            let spec = self.uplink_spec(&port)?;
+            Some(self.port_status(&port, &spec, &view))
         });
         Ok(guests.chain(uplinks).collect())
     }
 
+    /// An uplink, bond or member in the form of a port; on the first of its networks.
+    fn uplink_spec(&self, port: &str) -> Option<PortSpec> {
+        let interface = uplink_interface(port).or(member_interface(port))?;
+        let on = match member_interface(port) {
+            Some(interface) => &self.standing.bond_of(interface)?.1.networks,
+            None => self.standing.networks_on(interface)?,
+        };
+        let first = on.iter().find(|name| !is_hidden(name)).cloned();
+        let bond = member_interface(port).and_then(|interface| Some(self.standing.bond_of(interface)?.0));
+        let uplink = bond.map_or(interface, String::as_str);
+        // One that only NAT networks go out by; a bond may have none at all, and is shown under its own name.
+        let network = first.or_else(|| self.gates_on(uplink).next().map(str::to_owned));
+        let network = network.unwrap_or_else(|| uplink.to_owned()).parse().ok()?;
+        Some(PortSpec { netdev: Some(interface.to_owned()), ..PortSpec::on(network) })
+    }
+
     /// With the kernel's own counters, as far as they can be had.
     pub fn port(&self, name: &str) -> Result<PortStatus, ErrorBody> {
-        let uplink = || {
-            let interface = uplink_interface(name)?;
-            uplink_spec(interface, self.standing.uplinks.get(interface)?)
-        };
-        let spec = self.running.port.get(name).cloned().or_else(uplink);
+        let spec = self.running.port.get(name).cloned().or_else(|| self.uplink_spec(name));
         let spec = spec.ok_or_else(|| not_found("port", name))?;
         let mut status = self.port_status(name, &spec, &self.view());
         if let Some((backend, _)) = self.standing.backend(name)
@@ -158,10 +243,14 @@ impl Engine {
     }
 
     fn port_status(&self, name: &str, spec: &PortSpec, view: &View) -> PortStatus {
-        let facts = self.standing.facts(name);
+        let bond = uplink_interface(name).filter(|name| self.is_bond(name));
+        let facts = match bond {
+            Some(bond) => self.standing.facts_of_uplink(bond),
+            None => self.standing.facts(name),
+        };
         let reason = match spec.admin {
             Admin::Down => Some("admin down".to_owned()),
-            Admin::Up => self.link_reason(name),
+            Admin::Up => self.link_reason(name, view),
         };
         let backend = self.standing.backend(name);
         let seen = view.ports.get(name);
@@ -172,6 +261,7 @@ impl Engine {
             reason,
             backend: match &backend {
                 Some((backend, _)) => backend.kind(),
+                None if bond.is_some() => "bond",
                 None if spec.tap.is_some() => "tap",
                 None => "netdev",
             }
@@ -181,11 +271,14 @@ impl Engine {
                 Some(facts) => facts.mtu,
                 None => backend.map_or(0, |(_, mtu)| u32::from(mtu)),
             },
-            carrier: facts.is_some_and(|facts| facts.carrier),
+            carrier: match bond {
+                Some(bond) => view.bonds.get(bond).is_some_and(|bond| bond.up),
+                None => facts.is_some_and(|facts| facts.carrier),
+            },
             addresses_learned: seen.map_or(0, |port| port.addresses),
             worker: self.standing.worker_of_port(name).unwrap_or(0),
             counters: seen.map(port_counters).unwrap_or_default(),
-            neighbors: Vec::new(),
+            neighbors: view.neighbors(name),
             kernel: BTreeMap::new(),
         }
     }
@@ -244,7 +337,7 @@ impl Engine {
             let here = self.standing.networks.iter().filter(|&(_, &worker)| worker == snapshot.worker);
             WorkerStatus {
                 worker: snapshot.worker,
-                networks: here.map(|(name, _)| name.clone()).collect(),
+                networks: here.map(|(name, _)| name).filter(|name| !is_hidden(name)).cloned().collect(),
                 frames: snapshot.frames,
                 busy_cycles: snapshot.busy_cycles,
                 bursts: snapshot.bursts,
@@ -271,8 +364,11 @@ impl Engine {
         let mut rows = Vec::new();
         for name in ports {
             let Some(port) = view.ports.get(&name) else { continue };
-            let network = match uplink_interface(&name).and_then(|name| self.standing.uplinks.get(name)) {
-                Some(uplink) => uplink.networks.iter().cloned().collect::<Vec<_>>().join(","),
+            let network = match uplink_interface(&name).and_then(|name| self.standing.networks_on(name)) {
+                Some(on) => {
+                    let shown = on.iter().filter(|name| !is_hidden(name)).map(String::as_str);
+                    shown.collect::<Vec<_>>().join(",")
+                }
                 None => self.standing.ports.get(&name).map(|guest| guest.network.clone()).unwrap_or_default(),
             };
             for (direction, drops) in [("in", &port.counters.dropped_in), ("out", &port.counters.dropped_out)]
@@ -293,12 +389,6 @@ impl Engine {
 
 fn state(up: bool) -> State {
     if up { State::Up } else { State::Down }
-}
-
-/// An uplink in the form of a port; on the first of its networks.
-fn uplink_spec(interface: &str, uplink: &Uplink) -> Option<PortSpec> {
-    let network = uplink.networks.first()?.parse().ok()?;
-    Some(PortSpec { netdev: Some(interface.to_owned()), ..PortSpec::on(network) })
 }
 
 fn drop_map(drops: &DropCounters) -> BTreeMap<String, u64> {

@@ -1,15 +1,23 @@
-//! The real means: the broker process, worker threads, the capture writer's thread, the state directory.
+//! The real means: the broker process, worker threads, the capture writer's thread, the services' thread,
+//! the state directory.
 
-use super::means::{Broker, Captures, Disk, Facts, Live, Opened, TapeStatus, Workers};
-use super::target::{Tape, TapeFile};
-use crate::broker::{BrokerClient, LinkInfo, NetdevRequest, Refused, Role, TapRequest};
+use super::means::{Broker, Captures, Disk, Facts, Live, Opened, Services, TapeStatus, Workers};
+use super::target::{Served, Tape, TapeFile};
+use crate::broker::{
+    BrokerClient, HostAddress, HostRoute, LinkInfo, ListenRequest, NetdevRequest, Prefix, Refused, Role,
+    TapRequest,
+};
+use crate::services::{self, LeaseRow, NetworkServices, ServiceCounters};
 use crate::worker::Handle;
-use crate::worker::command::{Command, CommandError, FdbRow, Key, Outcome, Snapshot};
+use crate::worker::command::{
+    BondSnapshot, Command, CommandError, FdbRow, FlowRow, Key, NeighborRow, Outcome, Snapshot,
+};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use switchd_api::Name;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use switchd_api::model::Desired;
 use switchd_api::reply::MirrorCounters;
 use switchd_capture::ring;
@@ -84,6 +92,30 @@ impl Broker for BrokerClient {
     fn kernel_counters(&self, name: &str, netns: Option<&str>) -> Result<BTreeMap<String, u64>, Refused> {
         BrokerClient::kernel_counters(self, name, netns)
     }
+
+    fn ping_socket(&self, v6: bool) -> Result<OwnedFd, Refused> {
+        BrokerClient::ping_socket(self, v6)
+    }
+
+    fn listen(&self, request: ListenRequest) -> Result<OwnedFd, Refused> {
+        BrokerClient::listen(self, request)
+    }
+
+    fn host_net(&self, prefixes: &[Prefix]) -> Result<(Vec<HostAddress>, Vec<HostRoute>), Refused> {
+        BrokerClient::host_net(self, prefixes)
+    }
+
+    fn resolv(&self) -> Result<String, Refused> {
+        BrokerClient::resolv(self)
+    }
+
+    fn keep(&self, key: &str, bytes: &[u8]) -> Result<(), Refused> {
+        BrokerClient::keep(self, key, bytes)
+    }
+
+    fn kept(&self, key: &str) -> Result<Option<Vec<u8>>, Refused> {
+        BrokerClient::kept(self, key)
+    }
 }
 
 impl Workers for Vec<Handle> {
@@ -106,6 +138,82 @@ impl Workers for Vec<Handle> {
 
     fn fdb(&self, worker: usize, network: &str) -> Result<Vec<FdbRow<Key>>, CommandError> {
         self.get(worker).ok_or(CommandError::Gone)?.fdb(network)
+    }
+
+    fn flows(&self, worker: usize, network: &str, limit: usize) -> Result<Vec<FlowRow>, CommandError> {
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        self.run(worker, Command::Flows { network: network.into(), limit, reply })?;
+        answer.recv().map_err(|_| CommandError::Gone)
+    }
+
+    fn bonds(&self, worker: usize) -> Vec<BondSnapshot> {
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        let asked = self.run(worker, Command::Bonds { reply });
+        asked.ok().and_then(|()| answer.recv().ok()).unwrap_or_default()
+    }
+
+    fn neighbors(&self, worker: usize) -> Vec<NeighborRow> {
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        let asked = self.run(worker, Command::Neighbors { reply });
+        asked.ok().and_then(|()| answer.recv().ok()).unwrap_or_default()
+    }
+}
+
+/// The services' thread, and the workers that their frames leave by.
+pub struct Desk {
+    pub services: services::Services,
+    pub workers: Vec<Handle>,
+}
+
+impl Services for Desk {
+    fn set_network(&self, network: &str, worker: usize, served: &Served) -> Result<(), String> {
+        let handle = self.workers.get(worker).ok_or_else(|| CommandError::Gone.to_string())?;
+        let Served { gateway_mac, v4, v6, mtu, domain, ports, dhcp, dhcp6, outside, excluded, resolvers } =
+            served.clone();
+        let told = self.services.set_network(NetworkServices {
+            network: network.into(),
+            exit: Arc::new(handle.clone()),
+            gateway_mac,
+            v4,
+            v6,
+            mtu,
+            domain,
+            ports,
+            dhcp,
+            dhcp6,
+            outside,
+            excluded,
+            resolvers,
+        });
+        told.map_err(|error| error.to_string())
+    }
+
+    fn remove_network(&self, network: &str) -> Result<(), String> {
+        self.services.remove_network(network).map_err(|error| error.to_string())
+    }
+
+    fn forget(&self, network: &str) -> Result<(), String> {
+        self.services.forget(network).map_err(|error| error.to_string())
+    }
+
+    fn set_resolvers(&self, resolvers: Vec<IpAddr>) {
+        if let Err(error) = self.services.set_resolvers(resolvers) {
+            tracing::error!("name servers: {error}");
+        }
+    }
+
+    fn outside_link(&self, network: &str, up: bool) {
+        if let Err(error) = self.services.outside_link(network, up) {
+            tracing::error!("network {network}: {error}");
+        }
+    }
+
+    fn leases(&self, network: Option<&str>) -> Vec<LeaseRow> {
+        self.services.leases(network)
+    }
+
+    fn counters(&self) -> ServiceCounters {
+        self.services.counters()
     }
 }
 
@@ -228,13 +336,13 @@ impl Disk for Store {
         self.save_desired(desired).map_err(|error| error.to_string())
     }
 
-    fn address(&mut self, port: &Name, in_use: &dyn Fn(MacAddr) -> bool) -> Result<MacAddr, String> {
+    fn address(&mut self, key: &str, in_use: &dyn Fn(MacAddr) -> bool) -> Result<MacAddr, String> {
         // Keyed from the system's randomness, and another key with every call.
         let random = || {
             let [bytes @ .., _, _] = RandomState::new().build_hasher().finish().to_be_bytes();
             bytes
         };
-        let mac = self.assign(port, |mac| in_use(MacAddr(mac)), random);
+        let mac = self.assign(key, |mac| in_use(MacAddr(mac)), random);
         mac.map(MacAddr).map_err(|error| error.to_string())
     }
 }

@@ -2,18 +2,35 @@
 //!
 //! [`Target`] holds no name twice and no reference that leads nowhere: `config::validate` saw to that. Two
 //! targets can be compared piece by piece; [`super::plan`] does.
+//!
+//! A NAT network whose egress is an interface stands on a bridged network there, its *segment*: the user's,
+//! or one that is made for it and shown nowhere, named `egress:IF` or `egress:IF.VID`.
 
-use crate::worker::command::{NetworkConfig, PortConfig, Wanted};
+use crate::services::{Dhcp, Dhcp6, OutsideClient, ServicePort};
+use crate::worker::command::{BondSettings, Gateway, NetworkConfig, PortConfig, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
+use switchd_nat::{Prefix4, Prefix6};
+use switchd_port::host_egress::{Forward, HostEgressConfig};
 use switchd_wire::MacAddr;
 
-/// What an uplink's port is called: `uplink:eth0`.
+/// What an uplink's port is called: `uplink:eth0`, `uplink:bond0`.
 pub const UPLINK: &str = "uplink:";
+/// What a bond's member's port is called: `member:eth0`.
+pub const MEMBER: &str = "member:";
+/// What a segment without a name of the user's is called, and what the outside end's address is kept under.
+pub const EGRESS: &str = "egress:";
+/// What a gateway's address is kept under.
+pub const GATEWAY: &str = "gateway:";
+/// A bond among the networks' places, and what its system identifier is kept under.
+pub const BOND: &str = "bond:";
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Target {
+    /// With the segments that were made for NAT networks.
     pub networks: BTreeMap<String, Net>,
+    pub bonds: BTreeMap<String, Team>,
     pub ports: BTreeMap<String, Guest>,
     pub mirrors: BTreeMap<String, Tape>,
 }
@@ -21,10 +38,62 @@ pub struct Target {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Net {
     pub config: NetworkConfig,
-    /// Interface, and the VLAN on it.
+    /// Interface or bond, and the VLAN on it.
     pub uplink: Option<(String, Option<u16>)>,
     /// Static entries: address and VLAN → port.
     pub statics: BTreeMap<(MacAddr, Option<u16>), String>,
+    /// Of a NAT network.
+    pub gate: Option<Box<Gate>>,
+}
+
+impl Net {
+    /// The segment that a NAT network's outside end stands on.
+    pub fn segment(&self) -> Option<&str> {
+        self.gate.as_ref()?.gateway.segment.as_deref()
+    }
+}
+
+/// A NAT network's gateway and what it offers to the guests.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Gate {
+    pub gateway: Gateway,
+    /// Egress host.
+    pub host: Option<HostWay>,
+    pub served: Served,
+}
+
+/// The way out through the host's own sockets.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HostWay {
+    pub config: HostEgressConfig,
+    /// One a port; ordered, none twice.
+    pub forwards: Vec<Forward>,
+}
+
+/// What the services are told of a NAT network, but for the worker that it is on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Served {
+    pub gateway_mac: MacAddr,
+    pub v4: Prefix4,
+    pub v6: Option<Prefix6>,
+    pub mtu: u16,
+    pub domain: String,
+    pub ports: Vec<ServicePort>,
+    pub dhcp: Option<Dhcp>,
+    pub dhcp6: Dhcp6,
+    pub outside: Option<OutsideClient>,
+    pub excluded: Vec<Ipv4Addr>,
+    pub resolvers: Vec<IpAddr>,
+}
+
+/// A bond.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Team {
+    pub settings: BondSettings,
+    /// Interfaces.
+    pub members: Vec<String>,
+    /// Interface of the link to the other half of an MLAG pair.
+    pub peer: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,22 +106,45 @@ pub struct Guest {
 /// What stands behind a port.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Backend {
-    Tap { name: String, netns: Option<String>, mac: MacAddr },
-    Netdev { name: String },
-    Uplink { name: String },
+    Tap {
+        name: String,
+        netns: Option<String>,
+        mac: MacAddr,
+    },
+    Netdev {
+        name: String,
+    },
+    Uplink {
+        name: String,
+    },
+    /// By its own name; has no device.
+    Bond {
+        name: String,
+    },
+    /// Of a bond, or its peer link.
+    Member {
+        name: String,
+    },
 }
 
 impl Backend {
     pub fn interface(&self) -> &str {
         match self {
-            Backend::Tap { name, .. } | Backend::Netdev { name } | Backend::Uplink { name } => name,
+            Backend::Tap { name, .. }
+            | Backend::Netdev { name }
+            | Backend::Uplink { name }
+            | Backend::Bond { name }
+            | Backend::Member { name } => name,
         }
     }
 
     pub fn netns(&self) -> Option<&str> {
         match self {
             Backend::Tap { netns, .. } => netns.as_deref(),
-            Backend::Netdev { .. } | Backend::Uplink { .. } => None,
+            Backend::Netdev { .. }
+            | Backend::Uplink { .. }
+            | Backend::Bond { .. }
+            | Backend::Member { .. } => None,
         }
     }
 
@@ -61,6 +153,8 @@ impl Backend {
             Backend::Tap { .. } => "tap",
             Backend::Netdev { .. } => "netdev",
             Backend::Uplink { .. } => "uplink",
+            Backend::Bond { .. } => "bond",
+            Backend::Member { .. } => "member",
         }
     }
 }
@@ -91,7 +185,7 @@ pub struct TapeFile {
     pub rotate_count: Option<u32>,
 }
 
-/// The interface of an uplink's port name.
+/// The interface (or bond) of an uplink's port name.
 pub fn uplink_interface(port: &str) -> Option<&str> {
     port.strip_prefix(UPLINK)
 }
@@ -100,8 +194,38 @@ pub fn uplink_port(interface: &str) -> String {
     format!("{UPLINK}{interface}")
 }
 
+/// The interface of a member's port name.
+pub fn member_interface(port: &str) -> Option<&str> {
+    port.strip_prefix(MEMBER)
+}
+
+pub fn member_port(interface: &str) -> String {
+    format!("{MEMBER}{interface}")
+}
+
+/// A bond among the networks' places.
+pub fn bond_place(bond: &str) -> String {
+    format!("{BOND}{bond}")
+}
+
+/// The segment for NAT networks on this VLAN of this uplink, where the user has none.
+pub fn segment_name(uplink: &str, vlan: Option<u16>) -> String {
+    match vlan {
+        Some(vlan) => format!("{EGRESS}{uplink}.{vlan}"),
+        None => format!("{EGRESS}{uplink}"),
+    }
+}
+
+/// Whether a network is one of ours, which no user knows.
+pub fn is_hidden(network: &str) -> bool {
+    network.starts_with(EGRESS)
+}
+
+/// The smallest MTU that IPv4 knows (RFC 791): what a bond without networks asks of its members.
+const LEAST_MTU: u16 = 68;
+
 impl Target {
-    /// The uplinks' interfaces with the networks on them and the largest MTU among those.
+    /// The uplinks' interfaces and bonds, with the networks on them and the largest MTU among those.
     pub fn uplinks(&self) -> BTreeMap<String, (BTreeSet<String>, u16)> {
         let mut uplinks: BTreeMap<String, (BTreeSet<String>, u16)> = BTreeMap::new();
         for (name, net) in &self.networks {
@@ -114,14 +238,23 @@ impl Target {
         uplinks
     }
 
-    /// The networks that a port is on: one for a guest's, all on the interface for an uplink.
+    /// What a bond's members must carry.
+    pub fn bond_mtu(&self, bond: &str) -> u16 {
+        let on = |net: &&Net| net.uplink.as_ref().is_some_and(|(name, _)| name == bond);
+        self.networks.values().filter(on).map(|net| net.config.mtu).max().unwrap_or(LEAST_MTU)
+    }
+
+    /// The networks that a port is on: one for a guest's, all on the interface for an uplink; of a bond its
+    /// own place too.
     pub fn networks_of(&self, port: &str) -> BTreeSet<String> {
         if let Some(guest) = self.ports.get(port) {
             return BTreeSet::from([guest.network.clone()]);
         }
         let Some(wanted) = uplink_interface(port) else { return BTreeSet::new() };
         let on = |net: &Net| net.uplink.as_ref().is_some_and(|(interface, _)| interface == wanted);
-        self.networks.iter().filter(|(_, net)| on(net)).map(|(name, _)| name.clone()).collect()
+        let bond = self.bonds.contains_key(wanted).then(|| bond_place(wanted));
+        let networks = self.networks.iter().filter(|(_, net)| on(net)).map(|(name, _)| name.clone());
+        networks.chain(bond).collect()
     }
 
     /// The networks that a mirror ties together: those of its sources and of its target port.

@@ -1,4 +1,4 @@
-//! The picture: networks with their ports, uplinks, mirrors and files.
+//! The picture: networks with their ports, uplinks, bonds with their members, the host, mirrors and files.
 
 use super::Engine;
 use super::target::{TapeTo, uplink_port};
@@ -10,7 +10,7 @@ impl Engine {
         let mut node = |id: String, kind: &str, label: String, state: State| {
             picture.nodes.push(TopologyNode { id, kind: kind.to_owned(), label, state });
         };
-        let mut links = Vec::new();
+        let (mut links, mut has_host) = (Vec::new(), false);
         let mut link = |from: String, to: String, label: String| {
             links.push(TopologyLink { from, to, label });
         };
@@ -26,13 +26,31 @@ impl Engine {
                 let label = network.spec.vlan.map_or("untagged".to_owned(), |vlan| format!("VLAN {vlan}"));
                 link(format!("network:{name}"), format!("port:{}", uplink_port(interface)), label);
             }
+            if let Some(nat) = &network.nat {
+                let (to, label) = match &nat.outside {
+                    None => ("host".to_owned(), "sockets of the host".to_owned()),
+                    Some(outside) => {
+                        (format!("port:{}", outside.uplink), outside.address.clone().unwrap_or_default())
+                    }
+                };
+                has_host |= nat.outside.is_none();
+                link(format!("network:{name}"), to, label);
+            }
+        }
+        if has_host {
+            node("host".to_owned(), "host", "the host".to_owned(), State::Up);
         }
         for port in self.ports()? {
             let interface = port.spec.tap.as_deref().or(port.spec.netdev.as_deref()).unwrap_or_default();
             let place = port.spec.netns.as_ref().map(|netns| format!(" in {netns}")).unwrap_or_default();
             let id = format!("port:{}", port.name);
-            if port.backend == "uplink" {
-                node(id, "uplink", interface.to_owned(), port.state);
+            if let "uplink" | "bond" = port.backend.as_str() {
+                node(id, &port.backend, interface.to_owned(), port.state);
+            } else if port.backend == "member" {
+                if let Some((bond, _)) = self.standing.bond_of(interface) {
+                    link(format!("port:{}", uplink_port(bond)), id.clone(), String::new());
+                }
+                node(id, "member", interface.to_owned(), port.state);
             } else {
                 let label = format!("{} ({} {interface}{place})", port.name, port.backend);
                 link(

@@ -16,8 +16,15 @@ pub enum Object {
     Network(String),
     /// By the interface's name.
     Uplink(String),
+    /// An interface of a bond.
+    Member(String),
+    Bond(String),
     Port(String),
     Mirror(String),
+    /// A NAT network whose subnet or outside address the host has too.
+    Conflict(String),
+    /// Forwards of a NAT network through the host that cannot be listened on; and its pings.
+    Forwards(String),
 }
 
 impl Object {
@@ -26,8 +33,12 @@ impl Object {
         match self {
             Object::Network(_) => "network.down",
             Object::Uplink(_) => "uplink.down",
+            Object::Member(_) => "member.down",
+            Object::Bond(_) => "bond.down",
             Object::Port(_) => "port.down",
             Object::Mirror(_) => "mirror.failing",
+            Object::Conflict(_) => "network.conflict",
+            Object::Forwards(_) => "forward.down",
         }
     }
 
@@ -35,8 +46,12 @@ impl Object {
         match self {
             Object::Network(_) => "network.up",
             Object::Uplink(_) => "uplink.up",
+            Object::Member(_) => "member.up",
+            Object::Bond(_) => "bond.up",
             Object::Port(_) => "port.up",
             Object::Mirror(_) => "mirror.running",
+            Object::Conflict(_) => "network.no-conflict",
+            Object::Forwards(_) => "forward.up",
         }
     }
 }
@@ -44,7 +59,11 @@ impl Object {
 impl std::fmt::Display for Object {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Object::Network(name) => write!(f, "network {name}"),
+            Object::Network(name) | Object::Conflict(name) | Object::Forwards(name) => {
+                write!(f, "network {name}")
+            }
+            Object::Member(name) => write!(f, "member {name}"),
+            Object::Bond(name) => write!(f, "bond {name}"),
             Object::Uplink(name) => write!(f, "uplink {name}"),
             Object::Port(name) => write!(f, "port {name}"),
             Object::Mirror(name) => write!(f, "mirror {name}"),
