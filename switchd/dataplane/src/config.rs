@@ -247,6 +247,8 @@ pub enum Refusal {
     TooManyMembers(usize),
     /// The bond has a link to its other half already.
     HasPeer(PortId),
+    /// The outside end of a gateway would stand on the gateway's own network.
+    OwnSegment(NetworkId),
 }
 
 impl fmt::Display for Refusal {
@@ -279,6 +281,9 @@ impl fmt::Display for Refusal {
             Refusal::UplinkTarget(_) => write!(f, "an uplink cannot be the target of a mirror"),
             Refusal::NotABond(port) => write!(f, "port {} is not a bond", port.0),
             Refusal::TooManyMembers(limit) => write!(f, "a bond has at most {limit} members"),
+            Refusal::OwnSegment(_) => {
+                write!(f, "a NAT network cannot be its own outside; choose another egress")
+            }
             Refusal::HasPeer(_) => write!(f, "the bond has a peer link already; remove that one first"),
         }
     }

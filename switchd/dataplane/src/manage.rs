@@ -11,7 +11,7 @@ use crate::config::{MirrorConfig, NetworkConfig, PortConfig, Refusal, StpState, 
 use crate::counters::{NetworkCounters, PortCounters};
 use crate::drops::DropReason;
 use crate::fdb::{Hasher, PORTS_MAX};
-use crate::gateway::Born;
+use crate::gateway::{Born, Gateways};
 use crate::guards::Guards;
 use crate::mirrors::{MIRRORS_MAX, Mirrors};
 use crate::notices::{DataplaneNotice, Notices};
@@ -30,6 +30,7 @@ pub struct Dataplane {
     pub(crate) mirrors: Mirrors,
     pub(crate) notices: Notices,
     pub(crate) born: Vec<Born>,
+    pub(crate) gateways: Gateways,
     pub(crate) staged: Box<Burst>,
     pub(crate) hasher: Hasher,
     pub(crate) bonds: Vec<Bond>,
@@ -51,6 +52,7 @@ impl Dataplane {
             mirrors: Mirrors::new(),
             notices: Notices::default(),
             born: Vec::new(),
+            gateways: Gateways::new(seed),
             staged: Box::new([Staged::default(); BURST]),
             hasher: Hasher::new(seed),
             bonds: Vec::new(),
@@ -106,6 +108,7 @@ impl Dataplane {
 
     /// Removes the network with all its guest ports; an uplink stays, for its other networks.
     pub fn remove_network(&mut self, network: NetworkId) {
+        self.drop_gateways_on(network);
         let Some(gone) = self.network(network) else { return };
         let uplink = gone.uplink;
         for port in gone.members.clone() {
@@ -159,6 +162,7 @@ impl Dataplane {
             full_told: false,
             role: Role::Single,
             bond: NONE,
+            station: NONE,
         };
         port.apply(&config);
         if port.uplink.is_some() {
@@ -332,7 +336,8 @@ impl Dataplane {
         let members = home.members.iter().copied();
         let blocked = home.uplink_stp != StpState::Forwarding;
         let open = |&port: &u32| ports[port as usize].blocked.is_none() && !(blocked && port == home.uplink);
-        home.flood = members.filter(open).collect();
+        let is_station = |&port: &u32| ports[port as usize].station != NONE;
+        (home.stations, home.flood) = members.filter(open).partition(is_station);
         let mut named = VidSet::new();
         for &member in &home.members {
             match &self.cold[member as usize].config.vlan {
@@ -389,7 +394,7 @@ impl Dataplane {
 
     /// The outcome of frames of this burst that the rim queued for `port`; `bytes` are those accepted.
     pub fn settle(&mut self, port: PortId, accepted: u64, bytes: u64, full: u64, refused: u64) {
-        if self.ports.get(port.0 as usize).is_some_and(|port| port.role == Role::Member) {
+        if self.ports.get(port.0 as usize).is_some_and(|port| port.role != Role::Single) {
             self.settle_bond(port.0, accepted, bytes, full, refused);
         }
         let Some(counters) = self.counters.get_mut(port.0 as usize) else { return };

@@ -14,6 +14,7 @@
 use crate::config::StpState;
 use crate::drops::DropReason;
 use crate::egress::{Egress, set_tci};
+use crate::gateway::Gateways;
 use crate::guards::{self, Guards};
 use crate::ingress::{self, Admitted, Carry, Class};
 use crate::lookup::{self, Learning, Way};
@@ -24,6 +25,17 @@ use crate::storm::Verdict;
 use crate::table::{NONE, Network, Role};
 use switchd_wire::frame::BURST;
 use switchd_wire::{Frame, TailSource};
+
+/// Where frames that came over a peer link may not go, or may go alone.
+#[derive(Clone, Copy)]
+pub(crate) struct Horizon {
+    pub skip: u32,
+    pub only: u32,
+}
+
+impl Horizon {
+    pub const OPEN: Horizon = Horizon { skip: NONE, only: NONE };
+}
 
 /// What is known of a frame between the passes.
 #[derive(Clone, Copy)]
@@ -65,16 +77,35 @@ impl Dataplane {
             counters.dropped_in.count(reason, frames.len() as u64);
             return;
         }
-        if role == Role::Member {
-            return self.collect(now, port.0, frames, tails, rim);
+        match role {
+            Role::Member => return self.collect(now, port.0, frames, tails, rim),
+            Role::Peer => return self.from_peer(now, port.0, frames, tails, rim),
+            Role::Single | Role::Bond => {}
         }
+        self.walk(now, port.0, Horizon::OPEN, frames, tails, rim);
+    }
+
+    /// The three passes, for a port that is open and no member of anything.
+    pub(crate) fn walk<R: Rim>(
+        &mut self,
+        now: u64,
+        port: u32,
+        horizon: Horizon,
+        frames: &mut [Frame],
+        tails: &impl TailSource,
+        rim: &mut R,
+    ) {
+        let port = PortId(port);
         for burst in frames.chunks_mut(BURST) {
             self.stage(port.0, burst);
             self.touch(port.0, burst.len());
             self.route(now, port.0, burst.len());
-            let (flooded, aside) = self.send(now, port.0, burst, rim);
+            let (flooded, aside) = self.send(now, port.0, horizon, burst, 0, rim);
             if aside != 0 {
                 self.aside(now, port.0, burst, aside, tails);
+            }
+            if !self.gateways.hops.is_empty() {
+                self.hop(now, burst, tails, rim);
             }
             let moves = self.counters[port.0 as usize].mac_moves;
             if flooded > 0 || self.guards.ports[port.0 as usize].seen != moves {
@@ -113,6 +144,24 @@ impl Dataplane {
     /// Why a staged frame goes no further.
     pub(crate) fn staged_reason(&self, at: usize) -> DropReason {
         self.staged[at].outcome.as_ref().err().copied().unwrap_or(DropReason::ReservedGroup)
+    }
+
+    /// The way from a gateway's port on, for frames that the gateway sends; `first` is the place of the
+    /// first of them in their burst.
+    pub(crate) fn leave_station<R: Rim>(
+        &mut self,
+        now: u64,
+        port: u32,
+        frames: &mut [Frame],
+        first: usize,
+        rim: &mut R,
+    ) {
+        self.stage(port, frames);
+        self.touch(port, frames.len());
+        self.route(now, port, frames.len());
+        let (_, aside) = self.send(now, port, Horizon::OPEN, frames, first, rim);
+        // What a gateway is given to send may have any address.
+        self.counters[port as usize].dropped_in.count(DropReason::ReservedGroup, aside.count_ones().into());
     }
 
     fn stage(&mut self, port: u32, frames: &mut [Frame]) {
@@ -193,14 +242,25 @@ impl Dataplane {
         }
     }
 
-    /// Returns how many frames would flood, and those that are to be looked at once more, a bit each.
-    fn send<R: Rim>(&mut self, now: u64, port: u32, frames: &mut [Frame], rim: &mut R) -> (u64, u64) {
-        let Dataplane { ports, counters, networks, mirrors, staged, bonds, guards, notices, .. } = self;
+    /// `first` is the place of the first frame in its burst. Returns how many frames would flood, and those
+    /// that are to be looked at once more, a bit each.
+    fn send<R: Rim>(
+        &mut self,
+        now: u64,
+        port: u32,
+        horizon: Horizon,
+        frames: &mut [Frame],
+        first: usize,
+        rim: &mut R,
+    ) -> (u64, u64) {
+        let Dataplane {
+            ports, counters, networks, mirrors, staged, bonds, guards, notices, gateways, ..
+        } = self;
         let here = &ports[port as usize];
         let shared = here.uplink.is_some();
         let (mut forwarded, mut flooded) = (0, 0);
         let (mut floods, mut aside) = (0, 0);
-        let mut egress = Egress { ports, counters, mirrors, rim, bonds, now };
+        let mut egress = Egress { ports, counters, mirrors, rim, bonds, now, from: port };
         for (at, (frame, staged)) in frames.iter_mut().zip(staged.iter()).enumerate() {
             let mut watched = here.mirrors_rx;
             if shared {
@@ -225,9 +285,13 @@ impl Dataplane {
                 egress.counters[port as usize].dropped_in.count(DropReason::StpBlocked, 1);
                 continue;
             }
-            match staged.way {
+            let way = if horizon.only == NONE { staged.way } else { Way::Port(horizon.only) };
+            match way {
                 Way::Port(out) if out == port => {
                     egress.counters[port as usize].dropped_in.count(DropReason::SamePort, 1);
+                }
+                Way::Port(out) if out == horizon.skip => {
+                    egress.counters[port as usize].dropped_in.count(DropReason::SplitHorizon, 1);
                 }
                 Way::Port(out) => {
                     network.counters.forwarded += 1;
@@ -239,6 +303,9 @@ impl Dataplane {
                     }
                     if class.is_plain() && egress.ports[out as usize].express {
                         egress.offer_plain(frame, out);
+                    } else if egress.ports[out as usize].is_open_station() {
+                        egress.show(egress.ports[out as usize].mirrors_tx, out, Direction::Tx, frame);
+                        gateways.arrive(first + at, out, port);
                     } else {
                         egress.offer(frame, &mut class, network, out);
                     }
@@ -248,7 +315,9 @@ impl Dataplane {
                     floods += 1;
                     egress.counters[port as usize].dropped_in.count(DropReason::Storm, 1);
                 }
-                Way::Flood => match flood(&mut egress, frame, admitted, network, port) {
+                Way::Flood => match flood(&mut egress, frame, admitted, network, port, horizon.skip)
+                    + group(&mut egress, frame, admitted, network, port, first + at, gateways)
+                {
                     0 => egress.counters[port as usize].dropped_in.count(DropReason::NoReceiver, 1),
                     fanout => {
                         network.counters.flooded += 1;
@@ -329,12 +398,13 @@ fn flood<R: Rim>(
     admitted: &Admitted,
     network: &Network,
     port: u32,
+    skip: u32,
 ) -> u64 {
     let mut class = enter(frame, admitted);
     let mut fanout = 0;
     for &out in &network.flood {
         let to = &egress.ports[out as usize];
-        if out == port || !to.is_member(class.fid()) {
+        if out == port || out == skip || !to.is_member(class.fid()) {
             continue;
         }
         if class.is_plain() && to.express {
@@ -342,6 +412,30 @@ fn flood<R: Rim>(
         } else {
             egress.offer(frame, &mut class, network, out);
         }
+        fanout += 1;
+    }
+    fanout
+}
+
+/// Offers a frame for a group to the network's gateways; returns how many these are.
+#[inline]
+fn group<R: Rim>(
+    egress: &mut Egress<'_, R>,
+    frame: &mut Frame,
+    admitted: &Admitted,
+    network: &Network,
+    port: u32,
+    at: usize,
+    gateways: &mut Gateways,
+) -> u64 {
+    // They stand outside of the network's named VLANs.
+    if network.stations.is_empty() || admitted.destination != 0 || admitted.class.fid() != 0 {
+        return 0;
+    }
+    let mut fanout = 0;
+    for &out in network.stations.iter().filter(|&&out| out != port) {
+        egress.show(egress.ports[out as usize].mirrors_tx, out, Direction::Tx, frame);
+        gateways.arrive(at, out, port);
         fanout += 1;
     }
     fanout

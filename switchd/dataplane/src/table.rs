@@ -66,6 +66,8 @@ pub(crate) struct Port {
     pub role: Role,
     /// Index of the bond that `role` speaks of.
     pub bond: u32,
+    /// A gateway stands behind the port instead of a device: see `gateway::station`. [`NONE`]: no.
+    pub station: u32,
 }
 
 /// The rest of a port.
@@ -119,8 +121,17 @@ impl Port {
         }
     }
 
+    /// Is there a gateway behind the port, and may frames go there?
+    #[inline]
+    pub fn is_open_station(&self) -> bool {
+        self.station != NONE && self.blocked.is_none()
+    }
+
     pub fn set_express(&mut self) {
-        self.express = self.blocked.is_none() && self.mode == Mode::Transparent && self.mirrors_tx == 0;
+        self.express = self.blocked.is_none()
+            && self.mode == Mode::Transparent
+            && self.mirrors_tx == 0
+            && self.station == NONE;
     }
 
     pub fn apply(&mut self, config: &PortConfig) {
@@ -165,6 +176,8 @@ pub(crate) struct Network {
     pub addresses: u32,
     /// Ports that floods may reach.
     pub flood: Vec<u32>,
+    /// Ports of gateways. They hear groups only: their own addresses are static entries.
+    pub stations: Vec<u32>,
     /// VLANs that learn on their own.
     pub named: VidSet,
     /// All ports, the uplink among them.
@@ -185,6 +198,7 @@ impl Network {
             limit: 0,
             addresses: 0,
             flood: Vec::new(),
+            stations: Vec::new(),
             named: VidSet::new(),
             statics_placed: 0,
             alive: true,

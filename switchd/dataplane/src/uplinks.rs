@@ -54,6 +54,7 @@ impl Dataplane {
         home.uplink_vid = vid.unwrap_or(0);
         home.members.push(port.0);
         self.rebuild(network.0);
+        self.sync_peer(port);
         Ok(())
     }
 
@@ -79,5 +80,6 @@ impl Dataplane {
         }
         self.flush_in(network.0, Some(port.0));
         self.rebuild(network.0);
+        self.sync_peer(port);
     }
 }
