@@ -90,10 +90,11 @@ impl Dataplane {
     /// [`Dataplane::take_born`].
     pub fn bond_timers(&mut self, now: u64) {
         self.announce_due(now);
+        self.peer_timers(now);
     }
 
     /// When [`Dataplane::bond_timers`] is to be called next.
     pub fn next_bond_timer(&self) -> Option<u64> {
-        self.next_announcement()
+        [self.next_announcement(), self.next_peer_timer()].into_iter().flatten().min()
     }
 }

@@ -8,7 +8,8 @@
 //! Accounting. Of a member, inwards: `rx = forwarded + trapped + Σ dropped_in`, where forwarded means handed
 //! to the bond; there it counts as received. Outwards a frame is offered to the bond and then to the member,
 //! and its outcome counts at both, so `offered = tx + Σ dropped_out` holds at both, and
-//! `bond.offered = Σ (member.offered − member.originated) + no-member`, as long as no member was removed.
+//! `bond.offered = Σ (member.offered − member.originated) + no-member`, as long as no member was removed. A
+//! frame that the bond hands to its peer link counts there as originated: no network offered it.
 //!
 //! The bond's link is up while at least `min-links` members (and one at least) distribute, or while the other
 //! half of an MLAG pair does. Members: at most [`MEMBERS_MAX`].
@@ -16,6 +17,7 @@
 use crate::announce::Announcements;
 use crate::config::{BondConfig, BondMode, Refusal};
 use crate::distributor::Buckets;
+use crate::drops::DropReason;
 use crate::manage::Dataplane;
 use crate::peer::Peer;
 use crate::rim::PortId;
@@ -181,17 +183,24 @@ impl Dataplane {
     /// Spreads the flows over the members that distribute now, and works out the bond's link.
     pub(crate) fn refresh_bond(&mut self, port: PortId) {
         let Some(bond) = self.bond_mut(port) else { return };
-        let distributing = bond.members.iter().filter(|member| member.state.distributing);
+        let usable = bond.usable() > 0;
+        let distributing = bond.members.iter().filter(|member| member.state.distributing && usable);
         let members: Vec<(u16, u16)> =
             distributing.map(|member| (member.port as u16, member.number)).collect();
         bond.buckets.rebalance(&members, bond.config.mode == BondMode::ActiveBackup);
-        let up = members.len() >= (bond.min_links.max(1) as usize);
+        if let Some(peer) = bond.peer.as_deref_mut() {
+            // The far half is to know at once.
+            peer.hurry();
+        }
+        let up = usable || bond.detour().is_some();
         self.put_link(port, up);
     }
 
-    /// A member's link changed; a port that is none is left alone.
+    /// The link of a member or a peer link changed; a port that is neither is left alone.
     pub(crate) fn member_link(&mut self, port: PortId, up: bool) {
-        if !up {
+        if self.port(port).is_some_and(|here| here.role == Role::Peer) {
+            self.peer_link(port, up);
+        } else if !up {
             self.set_member(port, MemberState::default());
         }
     }
@@ -203,20 +212,19 @@ impl Dataplane {
         match role {
             Role::Single => {}
             Role::Bond => {
-                let members = std::mem::take(&mut self.bonds[index].members).into_iter();
-                let peer = self.bonds[index].peer.take().map(|peer| peer.port);
+                let bond = &self.bonds[index];
+                let peer = bond.peer.iter().map(|peer| peer.port);
+                let ports: Vec<u32> = peer.chain(bond.members.iter().map(|member| member.port)).collect();
+                ports.into_iter().for_each(|port| self.remove_port(PortId(port)));
                 self.bonds[index].alive = false;
-                for port in members.map(|member| member.port).chain(peer) {
-                    self.remove_port(PortId(port));
-                }
             }
-            Role::Member | Role::Peer => {
+            Role::Member => {
                 let bond = &mut self.bonds[index];
                 bond.members.retain(|member| member.port != port.0);
-                bond.peer.take_if(|peer| peer.port == port.0);
                 let bond = PortId(bond.port);
                 self.refresh_bond(bond);
             }
+            Role::Peer => self.leave_peer(port),
         }
     }
 
@@ -224,6 +232,19 @@ impl Dataplane {
     pub(crate) fn settle_bond(&mut self, port: u32, accepted: u64, bytes: u64, full: u64, refused: u64) {
         let Some(bond) = self.bond_mut(PortId(port)) else { return };
         let at = bond.port;
+        if let Some(peer) = bond.peer.as_deref_mut().filter(|peer| peer.port == port) {
+            // Of the link only what the bond handed to it.
+            let ours = std::mem::take(&mut peer.pending);
+            let ours_bytes = std::mem::take(&mut peer.pending_bytes);
+            let accepted = accepted.min(ours);
+            let full = full.min(ours - accepted);
+            let counters = &mut self.counters[at as usize];
+            counters.tx_frames += accepted;
+            counters.tx_bytes += if accepted > 0 { ours_bytes } else { 0 };
+            counters.dropped_out.count(DropReason::QueueFull, full);
+            counters.dropped_out.count(DropReason::TransmitError, ours - accepted - full);
+            return;
+        }
         let Some(member) = bond.member(port) else { return };
         let own = std::mem::take(&mut member.own);
         let own_bytes = std::mem::take(&mut member.own_bytes);
@@ -233,7 +254,7 @@ impl Dataplane {
         let counters = &mut self.counters[at as usize];
         counters.tx_frames += accepted - own_accepted;
         counters.tx_bytes += bytes.saturating_sub(if own_accepted > 0 { own_bytes } else { 0 });
-        counters.dropped_out.count(crate::DropReason::QueueFull, full - own_full);
-        counters.dropped_out.count(crate::DropReason::TransmitError, refused.saturating_sub(own_refused));
+        counters.dropped_out.count(DropReason::QueueFull, full - own_full);
+        counters.dropped_out.count(DropReason::TransmitError, refused.saturating_sub(own_refused));
     }
 }

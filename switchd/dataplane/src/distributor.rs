@@ -72,11 +72,6 @@ impl Buckets {
         bucket.seen = tick;
         if bucket.now == NOBODY { NONE } else { u32::from(bucket.now) }
     }
-
-    /// Ticks since the last frame of any bucket.
-    pub fn idle(&self, tick: u32) -> u32 {
-        self.0.iter().map(|bucket| tick.wrapping_sub(bucket.seen)).min().unwrap_or(u32::MAX)
-    }
 }
 
 /// A number that does not tell what it was made from.

@@ -20,9 +20,11 @@ use crate::distributor;
 use crate::drops::DropReason;
 use crate::ingress::{Carry, Class};
 use crate::mirrors::Mirrors;
+use crate::peer::{FOR_BOND, FOR_GUESTS, FROM_BOND};
 use crate::rim::{Cleared, Direction, PortId, Rim, Transmit};
 use crate::table::{Mode, NONE, Network, Port, Role};
 use switchd_wire::Frame;
+use switchd_wire::parse::TPID_PEER;
 
 pub(crate) struct Egress<'a, R> {
     pub ports: &'a [Port],
@@ -31,6 +33,8 @@ pub(crate) struct Egress<'a, R> {
     pub rim: &'a mut R,
     pub bonds: &'a mut [Bond],
     pub now: u64,
+    /// The port that the frames came in by; [`NONE`]: they are our own.
+    pub from: u32,
 }
 
 impl<R: Rim> Egress<'_, R> {
@@ -81,48 +85,89 @@ impl<R: Rim> Egress<'_, R> {
             self.show(mirrors, out, Direction::Tx, frame);
         }
         let bytes = frame.len() as u64;
-        if self.ports[out as usize].role == Role::Bond {
-            return (self.distribute(frame, out), bytes);
+        match self.ports[out as usize].role {
+            Role::Bond => return (self.distribute(frame, out), bytes),
+            Role::Peer => {
+                let bond = self.ports.get(self.from as usize).is_some_and(|from| from.role == Role::Bond);
+                return (self.to_peer(frame, out, if bond { FROM_BOND } else { FOR_GUESTS }), bytes);
+            }
+            Role::Single | Role::Member => {}
         }
         (self.rim.transmit(Cleared { frame, port: PortId(out) }), bytes)
     }
 
-    /// The bond's frame leaves by the member that the distributor chose, and counts at both.
+    /// The bond's frame leaves by the member that the distributor chose, and counts at both. Where none
+    /// works, the other half of the pair sends it, unless the frame came from there.
     fn distribute(&mut self, frame: &mut Frame, out: u32) -> Transmit {
         let Some(bond) = self.bonds.get_mut(self.ports[out as usize].bond as usize) else {
             return Transmit::Dropped(DropReason::NoMember);
         };
         let bucket = distributor::bucket_of(frame.head(), bond.config.hash);
-        let member = bond.buckets.choose(bucket, distributor::tick(self.now));
-        if member == NONE {
-            return Transmit::Dropped(DropReason::NoMember);
-        }
-        let mirrors = self.ports[member as usize].mirrors_tx;
-        if mirrors != 0 {
-            self.show(mirrors, member, Direction::Tx, frame);
-        }
+        let mut by = bond.buckets.choose(bucket, distributor::tick(self.now));
+        let detour = by == NONE;
         let bytes = frame.len() as u64;
-        let outcome = self.rim.transmit(Cleared { frame, port: PortId(member) });
-        self.count(member, outcome, bytes);
+        if detour {
+            match bond.detour().filter(|peer| peer.port != self.from) {
+                Some(peer) => by = peer.port,
+                None => return Transmit::Dropped(DropReason::NoMember),
+            }
+        }
+        let mirrors = self.ports[by as usize].mirrors_tx;
+        if mirrors != 0 {
+            self.show(mirrors, by, Direction::Tx, frame);
+        }
+        let outcome = match detour {
+            true => self.to_peer(frame, by, FOR_BOND),
+            false => self.rim.transmit(Cleared { frame, port: PortId(by) }),
+        };
+        self.count(by, outcome, bytes);
+        if detour {
+            self.counters[by as usize].originated += 1;
+            self.pend(by, outcome, bytes);
+        }
         outcome
+    }
+
+    /// Sends a frame as it is on the bond to the other half of the pair.
+    fn to_peer(&mut self, frame: &mut Frame, out: u32, kind: u16) -> Transmit {
+        if !frame.push_tag_of(TPID_PEER, kind) {
+            return Transmit::Dropped(DropReason::NoHeadroom);
+        }
+        let outcome = self.rim.transmit(Cleared { frame, port: PortId(out) });
+        frame.pop_tag_of(TPID_PEER);
+        outcome
+    }
+
+    /// Remembers what waits in the queue of a member and is ours alone, or in that of a peer link and is the
+    /// bond's.
+    fn pend(&mut self, out: u32, outcome: Transmit, bytes: u64) {
+        let Some(bond) = self.bonds.get_mut(self.ports[out as usize].bond as usize) else { return };
+        if outcome != Transmit::Queued {
+            return;
+        }
+        if let Some(member) = bond.member(out) {
+            member.own += 1;
+            member.own_bytes += bytes;
+        } else if let Some(peer) = bond.peer.as_deref_mut() {
+            peer.pending += 1;
+            peer.pending_bytes += bytes;
+        }
     }
 
     /// A frame of our own by this port alone. Spanning tree does not hold it up.
     pub fn own(&mut self, frame: &mut Frame, out: u32) {
         let port = &self.ports[out as usize];
-        let (mirrors, bytes) = (port.mirrors_tx, frame.len() as u64);
+        let (mirrors, role, bytes) = (port.mirrors_tx, port.role, frame.len() as u64);
         let outcome = match port.blocked.filter(|&reason| reason != DropReason::StpBlocked) {
             Some(reason) => Transmit::Dropped(reason),
+            // It bears the peer link's tag already.
+            None if role == Role::Peer => self.rim.transmit(Cleared { frame, port: PortId(out) }),
             None => self.send(frame, out, mirrors).0,
         };
         self.counters[out as usize].originated += 1;
         self.count(out, outcome, bytes);
-        if outcome == Transmit::Queued
-            && let Some(bond) = self.bonds.get_mut(self.ports[out as usize].bond as usize)
-            && let Some(member) = bond.member(out)
-        {
-            member.own += 1;
-            member.own_bytes += bytes;
+        if role == Role::Member {
+            self.pend(out, outcome, bytes);
         }
     }
 

@@ -24,7 +24,7 @@ use crate::manage::Dataplane;
 use crate::notices::{DataplaneNotice, Shut};
 use crate::rim::{NetworkId, PortId, Rim};
 use crate::storm::Storm;
-use crate::table::Role;
+use crate::table::{NONE, Role};
 use crate::trap::{TrapKind, Trapped};
 use switchd_wire::{Frame, MacAddr, TailSource};
 
@@ -160,7 +160,7 @@ impl Dataplane {
             return false;
         }
         let Dataplane { ports, counters, mirrors, bonds, .. } = self;
-        Egress { ports, counters, mirrors, rim, bonds, now }.own(frame, port.0);
+        Egress { ports, counters, mirrors, rim, bonds, now, from: NONE }.own(frame, port.0);
         true
     }
 

@@ -128,14 +128,16 @@ impl Worker {
     /// The link to the other half of an MLAG pair.
     pub(super) fn add_peer(&mut self, bond: &Key, member: Member) -> Outcome {
         let id = self.table.port_id(bond)?;
-        let half = self.table.bonds.get(bond).and_then(|slot| slot.settings.half).unwrap_or(1);
+        let settings = self.table.bonds.get(bond).map(|slot| &slot.settings);
+        let settings = settings.ok_or_else(|| CommandError::Unknown(bond.clone()))?;
+        let (half, system) = (settings.half.unwrap_or(1), settings.system);
         let Member { interface, number, own, speed, full_duplex, carrier, device } = member;
         let name = peer_name(&interface);
         if self.table.port_names.contains_key(&name) {
             return Err(CommandError::Exists(name));
         }
         let mac = own.first().copied().unwrap_or(MacAddr::ZERO);
-        let port = self.dataplane.add_peer(id, half, mac).map_err(refused)?;
+        let port = self.dataplane.add_peer(id, half, mac, system).map_err(refused)?;
         let slot = PortSlot::new(name.clone(), Place::Member { bond: bond.clone() }, carrier);
         self.table.insert_port(port, slot);
         if let Some(slot) = self.table.bonds.get_mut(bond) {

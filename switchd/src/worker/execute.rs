@@ -253,6 +253,10 @@ impl Worker {
             }
             if let Some(slot) = self.table.port_mut(id) {
                 slot.offloads = device.offloads();
+                if slot.name.starts_with("peer:") {
+                    // No kernel knows how to cut or check what is behind the peer link's tag.
+                    slot.offloads = Offloads::default();
+                }
                 slot.device = Some(device);
             }
             self.mark_ready(id);

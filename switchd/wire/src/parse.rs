@@ -4,7 +4,7 @@
 //! the offload check and software segmentation, capture, later NAT. It reads the head only, never the
 //! tail, and takes any bytes: what is cut short or malformed simply has no offset.
 //!
-//! Up to [`TAGS_MAX`] tags (TPID 0x8100 or 0x88a8) are looked through, so that a guest's own tags under a
+//! Up to [`TAGS_MAX`] tags (TPID 0x8100, 0x88a8, or that of a pair's peer link) are looked through, so that a guest's own tags under a
 //! network's tag do not hide the IP header. Only an outermost 0x8100 tag is reported as `tci`.
 //!
 //! Left out on purpose: the innards of tunnels, ARP, ICMP and options. IPv6 extension headers are followed
@@ -12,14 +12,16 @@
 
 /// IPv6 extension headers that are followed. RFC 8200 4.1 names seven; RFC 8504 5.3 lets a host limit them.
 pub const EXTENSIONS_MAX: usize = 8;
-/// Tags that are looked through: two of the guest's own and the one that we push.
-pub const TAGS_MAX: usize = 3;
+/// Tags that are looked through: two of the guest's own and the two that we push.
+pub const TAGS_MAX: usize = 4;
 
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 pub const ETHERTYPE_ARP: u16 = 0x0806;
 pub const TPID_C: u16 = 0x8100;
 pub const TPID_S: u16 = 0x88a8;
+/// In front of what one half of an MLAG pair sends to the other (IEEE 802 local experimental 2).
+pub const TPID_PEER: u16 = 0x88b6;
 
 pub const PROTOCOL_TCP: u8 = 6;
 pub const PROTOCOL_UDP: u8 = 17;
@@ -79,7 +81,7 @@ pub fn parse(head: &[u8]) -> Layers {
     let mut at = 12;
     let Some(mut ethertype) = word(head, at) else { return layers };
     for depth in 0..TAGS_MAX {
-        if ethertype != TPID_C && ethertype != TPID_S {
+        if ethertype != TPID_C && ethertype != TPID_S && ethertype != TPID_PEER {
             break;
         }
         // A tag that the frame ends in: its TPID stays the type.

@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 use switchd_dataplane::{
-    Cleared, Dataplane, DataplaneNotice, Direction, DropReason, MirrorId, NetworkConfig, NetworkId,
-    PortConfig, PortId, Rim, Transmit, VidSet, VlanMode,
+    BondConfig, Cleared, Dataplane, DataplaneNotice, Direction, DropReason, MemberState, MirrorId,
+    NetworkConfig, NetworkId, PortConfig, PortId, Rim, Transmit, VidSet, VlanMode,
 };
 use switchd_wire::{Frame, MacAddr, NoTails};
 
@@ -44,6 +44,8 @@ pub struct World {
     pub now: u64,
     pub ports: Vec<PortId>,
     pub networks: Vec<NetworkId>,
+    /// Members of bonds, which stand outside the networks.
+    pub members: Vec<PortId>,
 }
 
 impl World {
@@ -54,6 +56,7 @@ impl World {
             now: SECOND,
             ports: Vec::new(),
             networks: Vec::new(),
+            members: Vec::new(),
         }
     }
 
@@ -88,6 +91,26 @@ impl World {
         self.dataplane.set_link(port, true);
         self.ports.push(port);
         port
+    }
+
+    /// A bond with members that are up and take part.
+    pub fn bond(&mut self, config: BondConfig, members: u16) -> (PortId, Vec<PortId>) {
+        let bond = self.dataplane.add_bond(Vec::new(), config, 1);
+        self.ports.push(bond);
+        let members: Vec<PortId> = (1..=members).map(|number| self.member(bond, number)).collect();
+        (bond, members)
+    }
+
+    pub fn member(&mut self, bond: PortId, number: u16) -> PortId {
+        let member = self.dataplane.add_member(bond, number).expect("there is room");
+        self.members.push(member);
+        self.dataplane.set_link(member, true);
+        self.takes_part(member, true);
+        member
+    }
+
+    pub fn takes_part(&mut self, member: PortId, yes: bool) {
+        self.dataplane.set_member(member, MemberState { collecting: yes, distributing: yes });
     }
 
     /// Puts a frame in and returns what left, by port.
@@ -176,6 +199,12 @@ impl World {
     /// The invariants of `counters`.
     #[track_caller]
     pub fn check(&self) {
+        for &port in &self.members {
+            let c = self.dataplane.port_counters(port);
+            let inwards = c.forwarded + c.flooded + c.trapped + c.dropped_in.total();
+            assert_eq!(c.rx_frames, inwards, "inwards at {port:?}: {c:?}");
+            assert_eq!(c.offered, c.tx_frames + c.dropped_out.total(), "outwards at {port:?}: {c:?}");
+        }
         let (mut ports_offered, mut networks_offered, mut learned) = (0, 0, 0);
         for &port in &self.ports {
             let c = self.dataplane.port_counters(port);
