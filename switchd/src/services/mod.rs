@@ -8,8 +8,15 @@
 //! Bounds: [`INTAKE`] frames and [`REQUESTS`] requests wait; [`NETWORKS`] networks; leases as `proto` and
 //! `store` say.
 
+mod clock;
 pub mod config;
+mod lease;
+mod network;
 mod notice;
+mod outside;
+mod run;
+#[cfg(test)]
+mod tests;
 
 pub use config::{Dhcp, Dhcp6, Exit, NetworkServices, OutsideClient, Route, ServicePort};
 pub use notice::{LeaseRow, LeaseState, OutsideLease, ServiceCounters, ServiceNotice};
@@ -22,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use switchd_store::leases::{LeaseStore, committer};
 use tokio::sync::mpsc;
 
 /// Frames that may wait for the services.
@@ -51,7 +59,7 @@ impl Intake {
 }
 
 pub(crate) enum Request {
-    Set(Box<NetworkServices>, std::sync::mpsc::SyncSender<()>),
+    Set(Box<NetworkServices>, std::sync::mpsc::SyncSender<Result<(), ServiceError>>),
     Remove(crate::worker::command::Key, bool, std::sync::mpsc::SyncSender<()>),
     Resolvers(Vec<IpAddr>),
     OutsideLink(crate::worker::command::Key, bool),
@@ -71,6 +79,12 @@ pub struct Services {
 pub enum ServiceError {
     #[error("the services thread does not answer")]
     Gone,
+    #[error("the lease store is too busy; try again")]
+    Busy,
+    #[error("leases cannot be read: {0}")]
+    Store(String),
+    #[error("at most {NETWORKS} networks have services")]
+    TooMany,
 }
 
 pub struct ServiceOptions {
@@ -78,7 +92,8 @@ pub struct ServiceOptions {
     pub state_dir: PathBuf,
 }
 
-/// Starts the thread. It ends at [`Services::stop`], or when every handle is gone.
+/// Starts the thread, and the one that writes leases. It ends at [`Services::stop`], or when every handle is
+/// gone.
 ///
 /// # Errors
 /// The lease store cannot be opened, or the system has no thread to give.
@@ -86,31 +101,29 @@ pub fn spawn(
     options: ServiceOptions,
     notices: Box<dyn Fn(ServiceNotice) + Send>,
 ) -> io::Result<(Services, JoinHandle<()>)> {
+    let (store, warning) = LeaseStore::open(&options.state_dir).map_err(io::Error::other)?;
+    if let Some(detail) = warning {
+        notices(ServiceNotice::Event { kind: "state.damaged", object: "switchd".into(), detail });
+    }
     let (frames, intake) = mpsc::channel(INTAKE);
     let (requests, asked) = mpsc::channel(REQUESTS);
+    // As many as there are tickets at the committer, which is bounded.
+    let (report, settled) = mpsc::unbounded_channel();
+    let done: committer::Done = Box::new(move |tickets, error| {
+        let _ = report.send((tickets.to_vec(), error.map(ToString::to_string)));
+    });
+    let (committer, leases) = committer::spawn(store, done)?;
     let full = Arc::new(AtomicU64::new(0));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let _ = options;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let thread = std::thread::Builder::new().name("services".into()).spawn(move || {
-        runtime.block_on(idle(intake, asked, notices));
+        let core = run::Core::new(committer, notices);
+        runtime.block_on(core.run(run::Inputs { frames: intake, requests: asked, settled }));
+        // The committer's end went with the core: what was submitted is written, then it ends.
+        if leases.join().is_err() {
+            tracing::error!("the thread that writes leases ended by a panic");
+        }
     })?;
     Ok((Services { intake: Intake { frames, full }, requests }, thread))
-}
-
-async fn idle(
-    _intake: mpsc::Receiver<ServiceFrame>,
-    mut asked: mpsc::Receiver<Request>,
-    _notices: Box<dyn Fn(ServiceNotice) + Send>,
-) {
-    while let Some(request) = asked.recv().await {
-        match request {
-            Request::Stop => return,
-            Request::Set(_, done) | Request::Remove(_, _, done) => drop(done.send(())),
-            Request::Leases(_, reply) => drop(reply.send(Vec::new())),
-            Request::Counters(reply) => drop(reply.send(ServiceCounters::default())),
-            Request::Resolvers(_) | Request::OutsideLink(..) => {}
-        }
-    }
 }
 
 impl Services {
@@ -122,7 +135,7 @@ impl Services {
     pub fn set_network(&self, services: NetworkServices) -> Result<(), ServiceError> {
         let (done, answer) = std::sync::mpsc::sync_channel(1);
         self.ask(Request::Set(Box::new(services), done))?;
-        answer.recv_timeout(PATIENCE).map_err(|_| ServiceError::Gone)
+        answer.recv_timeout(PATIENCE).map_err(|_| ServiceError::Gone)?
     }
 
     /// Ends the services of a network: hosts are told that the router goes, the outside address is released.

@@ -1,0 +1,468 @@
+//! The services of one network: its protocol machines, and the frames around their messages.
+
+use super::clock::Now;
+use super::config::{Dhcp6, NetworkServices};
+use super::notice::{LeaseRow, ServiceNotice};
+use super::{lease, outside};
+use crate::worker::command::{Key, ServiceFrame, Side};
+use std::net::{IpAddr, Ipv6Addr, SocketAddrV6};
+use switchd_dataplane::TrapKind;
+use switchd_proto::dhcp::v4::client::{self, Client};
+use switchd_proto::dhcp::v4::message::{CLIENT_PORT, SERVER_PORT};
+use switchd_proto::dhcp::v4::server as v4;
+use switchd_proto::dhcp::v6::message::SERVERS;
+use switchd_proto::dhcp::v6::server as v6;
+use switchd_proto::dhcp::{Event, Ingress};
+use switchd_proto::router_advertisement::{self as ra, Advertiser, link_local};
+use switchd_store::leases::{LeaseChange, LeaseRecord};
+use switchd_wire::datagram::{self, Link};
+
+/// Which machine a change of leases belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Machine {
+    V4,
+    V6,
+    /// Nobody waits for it.
+    Nobody,
+}
+
+/// What a network wants done after it was given something.
+#[derive(Default)]
+pub struct Output {
+    pub inside: Vec<Vec<u8>>,
+    pub outside: Vec<Vec<u8>>,
+    pub changes: Vec<(Machine, u64, LeaseChange)>,
+    pub notices: Vec<ServiceNotice>,
+}
+
+pub struct Network {
+    pub services: NetworkServices,
+    v4: Option<v4::Server>,
+    v6: Option<v6::Server>,
+    advertiser: Option<Advertiser>,
+    client: Option<Client>,
+    unreadable: u64,
+    unserved: u64,
+}
+
+fn v4_config(services: &NetworkServices) -> Option<v4::Config> {
+    let dhcp = services.dhcp.clone()?;
+    Some(v4::Config {
+        address: services.v4.address,
+        len: services.v4.len,
+        range: dhcp.range,
+        lease_time: dhcp.lease_time.as_secs().min(u64::from(u32::MAX - 1)) as u32,
+        mtu: services.mtu,
+        domain: services.domain.clone(),
+        dns: vec![services.v4.address],
+        ntp: dhcp.ntp,
+        tftp: dhcp.tftp,
+        bootfile: dhcp.bootfile,
+        search: dhcp.search,
+        routes: dhcp.routes,
+        ports: services.ports.iter().map(|port| (port.name.clone(), port.reserve)).collect(),
+        by_mac: dhcp.by_mac,
+        excluded: services.excluded.clone(),
+        port_limit: dhcp.port_limit,
+    })
+}
+
+/// With DHCP switched off, DHCPv6 is too.
+fn v6_config(services: &NetworkServices) -> Option<v6::Config> {
+    let (prefix, dhcp) = (services.v6?, services.dhcp.as_ref()?);
+    Some(v6::Config {
+        duid: outside::duid(services.gateway_mac),
+        address: prefix.address,
+        len: prefix.len,
+        stateful: services.dhcp6 == Dhcp6::Stateful,
+        lease_time: dhcp.lease_time.as_secs().min(u64::from(u32::MAX - 1)) as u32,
+        dns: vec![prefix.address],
+        domains: domains(services),
+        ports: services.ports.iter().map(|port| port.name.clone()).collect(),
+    })
+}
+
+fn domains(services: &NetworkServices) -> Vec<String> {
+    let own = Some(services.domain.clone()).filter(|domain| !domain.is_empty());
+    let more = services.dhcp.iter().flat_map(|dhcp| dhcp.search.iter().cloned());
+    let more: Vec<String> = more.filter(|name| Some(name) != own.as_ref()).collect();
+    own.into_iter().chain(more).collect()
+}
+
+fn advertiser_config(services: &NetworkServices) -> Option<ra::Config> {
+    let prefix = services.v6?;
+    let dhcp = services.dhcp.is_some();
+    Some(ra::Config {
+        mac: services.gateway_mac,
+        prefix: prefix.address,
+        len: prefix.len,
+        mtu: services.mtu,
+        managed: dhcp && services.dhcp6 == Dhcp6::Stateful,
+        other: dhcp,
+        is_default: true,
+        dns: vec![prefix.address],
+        search: domains(services),
+    })
+}
+
+/// Seeds need not be secret: they spread times and transaction numbers.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+impl Network {
+    /// Nothing runs yet: [`Network::start`] starts it.
+    pub fn new(services: NetworkServices) -> Network {
+        Network { services, v4: None, v6: None, advertiser: None, client: None, unreadable: 0, unserved: 0 }
+    }
+
+    /// The stored leases are needed to run what `services` says.
+    pub fn needs_leases(&self, services: &NetworkServices) -> bool {
+        services.dhcp.is_some() && self.v4.is_none()
+            || v6_config(services).is_some() && self.v6.is_none()
+            || services.outside.is_some() && self.client.is_none()
+    }
+
+    /// Starts what is new, changes what changed, ends what is not wanted any more.
+    pub fn start(
+        &mut self,
+        services: NetworkServices,
+        stored: (Vec<LeaseRecord>, Option<Vec<u8>>),
+        now: Now,
+        output: &mut Output,
+    ) {
+        let (records, kept) = stored;
+        let (mut leases4, mut leases6) = (Vec::new(), Vec::new());
+        for record in records {
+            match record.address {
+                IpAddr::V4(address) => leases4.push(lease::lease(record, address, now)),
+                IpAddr::V6(address) => leases6.push(lease::lease(record, address, now)),
+            }
+        }
+        match (v4_config(&services), &mut self.v4) {
+            (Some(config), Some(server)) => server.configure(config),
+            (Some(config), none) => *none = Some(v4::Server::new(config, leases4, now.mono)),
+            (None, server) => *server = None,
+        }
+        match (v6_config(&services), &mut self.v6) {
+            (Some(config), Some(server)) => server.configure(config),
+            (Some(config), none) => *none = Some(v6::Server::new(config, leases6, now.mono)),
+            (None, server) => *server = None,
+        }
+        match (advertiser_config(&services), &mut self.advertiser) {
+            (Some(config), Some(advertiser)) => advertiser.configure(now.mono, config),
+            (Some(config), none) => *none = Some(Advertiser::new(config, now.mono, seed())),
+            (None, Some(_)) => self.stop_advertising(output),
+            (None, None) => {}
+        }
+        match (outside::config(&services), &mut self.client) {
+            (Some(config), Some(client)) if *client.config() == config => {}
+            (Some(config), _) => {
+                self.stop_client(output);
+                let kept = kept.and_then(|bytes| outside::kept(&config, &bytes, now));
+                self.client = Some(Client::new(config, now.mono, seed(), kept));
+            }
+            (None, _) => self.stop_client(output),
+        }
+        self.services = services;
+    }
+
+    fn stop_advertising(&mut self, output: &mut Output) {
+        if let Some(mut advertiser) = self.advertiser.take() {
+            advertiser.stop();
+            self.take_advertisements(&mut advertiser, output);
+        }
+    }
+
+    fn stop_client(&mut self, output: &mut Output) {
+        if let Some(mut client) = self.client.take() {
+            client.release();
+            take_client_frames(&mut client, output);
+            let change = LeaseChange::Outside { network: self.services.network.to_string(), lease: None };
+            output.changes.push((Machine::Nobody, 0, change));
+        }
+    }
+
+    /// The network goes.
+    pub fn stop(&mut self, output: &mut Output) {
+        self.stop_advertising(output);
+        self.stop_client(output);
+    }
+
+    pub fn handle_frame(&mut self, now: Now, frame: &ServiceFrame) {
+        let handled = match frame.kind {
+            TrapKind::Dhcp => self.dhcp(now, frame),
+            TrapKind::Dhcp6 => self.dhcp6(now, frame),
+            TrapKind::RouterSolicit => self.router_solicitation(now, frame),
+            TrapKind::DhcpClient => self.dhcp_client(now, frame),
+            _ => {
+                self.unserved += 1;
+                return;
+            }
+        };
+        if handled.is_none() {
+            self.unreadable += 1;
+        }
+    }
+
+    /// `None`, as in the functions below: the frame is not what it was trapped as. A machine that is not
+    /// there has nothing to say.
+    fn dhcp(&mut self, now: Now, frame: &ServiceFrame) -> Option<()> {
+        let udp = datagram::read_udp4(&frame.bytes).filter(|udp| udp.destination.port() == SERVER_PORT)?;
+        let from = Ingress { port: frame.port.clone(), mac: udp.link.source };
+        match &mut self.v4 {
+            Some(server) => server.handle_message(now.mono, &from, udp.payload),
+            None => self.unserved += 1,
+        }
+        Some(())
+    }
+
+    fn dhcp6(&mut self, now: Now, frame: &ServiceFrame) -> Option<()> {
+        let udp = datagram::read_udp6(&frame.bytes)?;
+        let ingress = Ingress { port: frame.port.clone(), mac: udp.link.source };
+        let source = *udp.source.ip();
+        // RFC 8415 7.1: clients speak from a link-local address; ours may have one of the prefix too.
+        if source.is_unspecified() || source.is_multicast() {
+            return None;
+        }
+        let from = v6::From6 { ingress, source, multicast: *udp.destination.ip() == SERVERS };
+        match &mut self.v6 {
+            Some(server) => server.handle_message(now.mono, &from, udp.payload),
+            None => self.unserved += 1,
+        }
+        Some(())
+    }
+
+    fn router_solicitation(&mut self, now: Now, frame: &ServiceFrame) -> Option<()> {
+        let message = datagram::read_icmp6(&frame.bytes)?;
+        match &mut self.advertiser {
+            Some(advertiser) => advertiser.handle_solicitation(now.mono, &message),
+            None => self.unserved += 1,
+        }
+        Some(())
+    }
+
+    fn dhcp_client(&mut self, now: Now, frame: &ServiceFrame) -> Option<()> {
+        let udp = datagram::read_udp4(&frame.bytes)?;
+        if udp.destination.port() != CLIENT_PORT || udp.source.port() != SERVER_PORT {
+            return None;
+        }
+        match &mut self.client {
+            Some(client) => client.handle_message(now.mono, udp.link.source, udp.payload),
+            None => self.unserved += 1,
+        }
+        Some(())
+    }
+
+    pub fn set_outside_link(&mut self, now: Now, up: bool) {
+        if let Some(client) = &mut self.client {
+            client.set_link(now.mono, up);
+        }
+    }
+
+    pub fn settled(&mut self, now: Now, machine: Machine, ticket: u64, durable: bool) {
+        match (machine, &mut self.v4, &mut self.v6) {
+            (Machine::V4, Some(server), _) => server.settled(now.mono, ticket, durable),
+            (Machine::V6, _, Some(server)) => server.settled(now.mono, ticket, durable),
+            _ => {}
+        }
+    }
+
+    pub fn poll_timeout(&self) -> Option<u64> {
+        let v4 = self.v4.as_ref().and_then(v4::Server::poll_timeout);
+        let v6 = self.v6.as_ref().and_then(v6::Server::poll_timeout);
+        let advertiser = self.advertiser.as_ref().and_then(Advertiser::poll_timeout);
+        let client = self.client.as_ref().and_then(Client::poll_timeout);
+        [v4, v6, advertiser, client].into_iter().flatten().min()
+    }
+
+    pub fn handle_timeout(&mut self, now: Now) {
+        if let Some(server) = &mut self.v4 {
+            server.handle_timeout(now.mono);
+        }
+        if let Some(server) = &mut self.v6 {
+            server.handle_timeout(now.mono);
+        }
+        if let Some(advertiser) = &mut self.advertiser {
+            advertiser.handle_timeout(now.mono);
+        }
+        if let Some(client) = &mut self.client {
+            client.handle_timeout(now.mono);
+        }
+    }
+
+    /// Takes everything that the machines have to say.
+    pub fn take(&mut self, now: Now, output: &mut Output) {
+        if let Some(mut server) = self.v4.take() {
+            self.take_v4(&mut server, now, output);
+            self.v4 = Some(server);
+        }
+        if let Some(mut server) = self.v6.take() {
+            self.take_v6(&mut server, now, output);
+            self.v6 = Some(server);
+        }
+        if let Some(mut advertiser) = self.advertiser.take() {
+            self.take_advertisements(&mut advertiser, output);
+            self.advertiser = Some(advertiser);
+        }
+        if let Some(mut client) = self.client.take() {
+            self.take_client(&mut client, now, output);
+            self.client = Some(client);
+        }
+    }
+
+    fn take_v4(&self, server: &mut v4::Server, now: Now, output: &mut Output) {
+        while let Some(reply) = server.poll_transmit() {
+            let link = Link { destination: reply.to_mac, source: self.services.gateway_mac };
+            output.inside.extend(datagram::udp4(link, reply.from, reply.to, &reply.bytes));
+        }
+        while let Some(change) = server.poll_change() {
+            let put = LeaseChange::Put(lease::record(&self.services.network, &change.lease, now));
+            output.changes.push((Machine::V4, change.ticket, put));
+        }
+        while let Some(event) = server.poll_event() {
+            output.notices.push(self.event(event));
+        }
+    }
+
+    fn take_v6(&self, server: &mut v6::Server, now: Now, output: &mut Output) {
+        let gateway = self.services.gateway_mac;
+        while let Some(reply) = server.poll_transmit() {
+            let link = Link { destination: reply.to_mac, source: gateway };
+            let from = SocketAddrV6::new(link_local(gateway), reply.from_port, 0, 0);
+            output.inside.extend(datagram::udp6(link, from, reply.to, &reply.bytes));
+        }
+        while let Some(change) = server.poll_change() {
+            let put = LeaseChange::Put(lease::record(&self.services.network, &change.lease, now));
+            output.changes.push((Machine::V6, change.ticket, put));
+        }
+        while let Some(event) = server.poll_event() {
+            output.notices.push(self.event(event));
+        }
+    }
+
+    fn take_advertisements(&self, advertiser: &mut Advertiser, output: &mut Output) {
+        let gateway = self.services.gateway_mac;
+        while let Some(sent) = advertiser.poll_transmit() {
+            let link = Link { destination: sent.to_mac, source: gateway };
+            output.inside.extend(datagram::icmp6(link, link_local(gateway), sent.to, &sent.body));
+        }
+    }
+
+    fn take_client(&self, client: &mut Client, now: Now, output: &mut Output) {
+        take_client_frames(client, output);
+        let network = &self.services.network;
+        while let Some(event) = client.poll_event() {
+            let object = format!("network {network}");
+            match event {
+                client::Event::Bound { lease, began, changed } => {
+                    let kept = outside::keep(client.config(), &lease, began, now);
+                    let change = LeaseChange::Outside { network: network.to_string(), lease: Some(kept) };
+                    output.changes.push((Machine::Nobody, 0, change));
+                    if changed {
+                        let detail = format!(
+                            "{}/{} from {} for {} s",
+                            lease.address, lease.len, lease.server, lease.lease_time
+                        );
+                        output.notices.push(ServiceNotice::Event { kind: "outside.lease", object, detail });
+                        let lease = Some(outside::told(&lease));
+                        output.notices.push(ServiceNotice::Outside { network: network.clone(), lease });
+                    }
+                }
+                client::Event::Lost { why } => {
+                    let change = LeaseChange::Outside { network: network.to_string(), lease: None };
+                    output.changes.push((Machine::Nobody, 0, change));
+                    let detail = why.to_owned();
+                    output.notices.push(ServiceNotice::Event { kind: "outside.lost", object, detail });
+                    output.notices.push(ServiceNotice::Outside { network: network.clone(), lease: None });
+                }
+            }
+        }
+    }
+
+    fn event<A: std::fmt::Display>(&self, event: Event<A>) -> ServiceNotice {
+        let (kind, detail) = match event {
+            Event::Leased { address, port, mac, hostname } => {
+                let mac = mac.map(|mac| format!(" {mac}")).unwrap_or_default();
+                let name = hostname.map(|name| format!(" ({name})")).unwrap_or_default();
+                ("lease.granted", format!("{address} to{mac}{name} at port {port}"))
+            }
+            Event::Released { address, port } => ("lease.released", format!("{address} at port {port}")),
+            Event::Declined { address, port } => {
+                ("lease.declined", format!("{address}: the guest at port {port} found it in use"))
+            }
+            Event::PoolFull { port, of_port: false } => {
+                ("lease.pool-full", format!("no address for a guest at port {port}"))
+            }
+            Event::PoolFull { port, of_port: true } => {
+                ("lease.port-full", format!("port {port} has as many addresses as it may"))
+            }
+        };
+        ServiceNotice::Event { kind, object: format!("network {}", self.services.network), detail }
+    }
+
+    pub fn leases(&self, now: u64) -> Vec<LeaseRow> {
+        let network = &self.services.network;
+        let v4 = self.v4.iter().flat_map(|server| {
+            // The first octet says what kind of identifier it is.
+            server.leases().map(move |lease| {
+                let id = lease.client.get(1..).unwrap_or_default();
+                lease::row(network, lease, id, server.is_reserved(lease.address), now)
+            })
+        });
+        let v6 = self.v6.iter().flat_map(|server| {
+            server.leases().map(move |lease| {
+                let duid = lease.client.len().saturating_sub(4);
+                lease::row(network, lease, &lease.client[..duid], false, now)
+            })
+        });
+        let mut rows: Vec<LeaseRow> = v4.chain(v6).collect();
+        rows.sort_by_key(|row| row.address);
+        rows
+    }
+
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
+        let mut list = vec![("service-unreadable", self.unreadable), ("service-none", self.unserved)];
+        list.extend(self.v4.iter().flat_map(|server| server.counters().named()));
+        list.extend(self.v6.iter().flat_map(|server| server.counters().named()));
+        if let Some(counters) = self.advertiser.as_ref().map(Advertiser::counters) {
+            list.push(("router-solicited", counters.solicited));
+            list.push(("router-advertised", counters.sent));
+            list.push(("router-malformed", counters.malformed));
+        }
+        if let Some(counters) = self.client.as_ref().map(Client::counters) {
+            list.push(("outside-dhcp-sent", counters.sent));
+            list.push(("outside-dhcp-offer", counters.offers));
+            list.push(("outside-dhcp-ack", counters.acks));
+            list.push(("outside-dhcp-nak", counters.naks));
+            list.push(("outside-dhcp-ignored", counters.ignored));
+            list.push(("outside-dhcp-lost", counters.lost));
+        }
+        list
+    }
+
+    /// Hands frames to the worker. False: it had no room for some of them.
+    pub fn send(&self, network: &Key, output: &mut Output) -> bool {
+        let mut fits = true;
+        for (side, frames) in [(Side::Inside, &mut output.inside), (Side::Outside, &mut output.outside)] {
+            if !frames.is_empty() {
+                fits &= self.services.exit.send(network, side, std::mem::take(frames));
+            }
+        }
+        fits
+    }
+}
+
+fn take_client_frames(client: &mut Client, output: &mut Output) {
+    let source = client.config().mac;
+    while let Some(sent) = client.poll_transmit() {
+        let link = Link { destination: sent.to_mac, source };
+        output.outside.extend(datagram::udp4(link, sent.from, sent.to, &sent.bytes));
+    }
+}
+
+/// The link-local address that guests see their router at.
+pub fn router_address(services: &NetworkServices) -> Ipv6Addr {
+    link_local(services.gateway_mac)
+}

@@ -1,0 +1,1 @@
+//! The thread as workers and engine see it.
