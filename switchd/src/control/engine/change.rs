@@ -47,9 +47,10 @@ impl Engine {
         self.transact(desired, Save::Yes, Mode::Strict)
     }
 
-    /// Values as types, or what is wrong with them.
+    /// Values as types, or what is wrong with them, told of what is new.
     pub(super) fn validated(&self, desired: &Desired) -> Result<config::Validated, ErrorBody> {
-        config::validate(desired, &self.process.capture_dir).map_err(|problems| config::error_body(&problems))
+        config::validate_change(&self.running, desired, &self.process.capture_dir)
+            .map_err(|problems| config::error_body(&problems))
     }
 
     /// The same for a configuration that was good once, and may not be under other rules (another capture

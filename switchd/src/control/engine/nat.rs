@@ -159,8 +159,8 @@ impl Engine {
         Ok(rows)
     }
 
-    /// At most [`FLOWS_MAX`].
-    pub fn flows(&self, network: Option<&str>) -> Result<Vec<FlowRow>, ErrorBody> {
+    /// At most `limit`, and [`FLOWS_MAX`].
+    pub fn flows(&self, network: Option<&str>, limit: usize) -> Result<Vec<FlowRow>, ErrorBody> {
         let mut rows = Vec::new();
         for (name, _) in self.nat_networks(network)? {
             let worker = match self.worker_of_network(name.as_str()) {
@@ -169,7 +169,7 @@ impl Engine {
                 Err(error) if network.is_some() => return Err(error),
                 Err(_) => continue,
             };
-            let room = FLOWS_MAX - rows.len();
+            let room = limit.min(FLOWS_MAX) - rows.len();
             let flows = self.means.workers.flows(worker, name.as_str(), room);
             let flows = flows.map_err(|error| worker_refused(&Object::Network(name.to_string()), &error))?;
             rows.extend(flows.into_iter().take(room).map(|flow| flow_row(name, flow)));

@@ -269,8 +269,8 @@ mod tests {
     fn an_error_in_json_names_key_line_and_column() {
         let message = refusal::<Named<NetworkSpec>>("{\"name\":\"lab\",\n\"kind\":\"isolated\",\"x\":1}");
         assert!(message.contains("unknown field `x`") && message.contains("line 2 column 21"), "{message}");
-        let message = refusal::<Named<NetworkSpec>>(r#"{"name":"lab","kind":"nat"}"#);
-        assert!(message.contains("`nat`") && message.contains("bridged"), "{message}");
+        let message = refusal::<Named<NetworkSpec>>(r#"{"name":"lab","kind":"vpn"}"#);
+        assert!(message.contains("`vpn`") && message.contains("bridged"), "{message}");
         let message = refusal::<Named<NetworkSpec>>(r#"{"name":"lab","kind":"isolated","mtu":70000}"#);
         assert!(message.contains("70000"), "{message}");
     }

@@ -4,7 +4,7 @@
 //! OpenMetrics to those that ask for it, else in Prometheus' text format 0.0.4, which differs in the names of
 //! counters' descriptions only.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use axum::extract::State;
@@ -15,7 +15,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet}
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use switchd_api::reply::{
-    ErrorCode, MirrorStatus, NetworkStatus, PortCounters, PortStatus, State as Link, Status, WorkerStatus,
+    BondStatus, ErrorCode, MemberStatus, MirrorStatus, NatStatus, NetworkStatus, PortCounters, PortStatus,
+    State as Link, Status, WorkerStatus,
 };
 
 use super::error::{Failure, Reply};
@@ -34,6 +35,7 @@ pub async fn metrics(State(app): State<App>, headers: HeaderMap) -> Reply<Respon
         status: engine.status()?,
         networks: engine.networks()?,
         ports: engine.ports()?,
+        bonds: engine.bonds()?,
         mirrors: engine.mirrors()?,
         workers: engine.workers()?,
         process: Process::read(),
@@ -52,6 +54,7 @@ struct Sample {
     status: Status,
     networks: Vec<NetworkStatus>,
     ports: Vec<PortStatus>,
+    bonds: Vec<BondStatus>,
     mirrors: Vec<MirrorStatus>,
     workers: Vec<WorkerStatus>,
     process: Process,
@@ -147,6 +150,31 @@ const NETWORK_GAUGES: &[NetworkValue] = &[
 /// Default of `NetworkSpec::mac_limit`.
 const MAC_LIMIT: u32 = 16_384;
 
+type NatValue = (&'static str, &'static str, fn(&NatStatus) -> u64);
+
+const NAT_GAUGES: &[NatValue] = &[
+    ("switchd_nat_flows", "Live flows", |n| n.flows),
+    ("switchd_nat_flow_limit", "Most flows that the network can have", |n| n.flow_limit),
+    ("switchd_nat_leases", "Live leases of the network's DHCP servers", |n| n.leases),
+];
+
+/// One set of counters by what they count.
+type NatCounters = (&'static str, &'static str, fn(&NatStatus) -> &BTreeMap<String, u64>);
+
+const NAT_COUNTERS: &[NatCounters] = &[
+    ("switchd_nat_translation", "What translation has done, by event", |n| &n.translation),
+    ("switchd_dhcp", "What the network's DHCP servers have done, by event", |n| &n.dhcp),
+    ("switchd_dns", "What the network's DNS forwarder has done, by event", |n| &n.dns),
+];
+
+type MemberValue = (&'static str, &'static str, fn(&MemberStatus) -> bool);
+
+const MEMBER_GAUGES: &[MemberValue] = &[
+    ("switchd_bond_member_carrier", "Whether the member has a carrier", |m| m.carrier),
+    ("switchd_bond_member_collecting", "Whether what the member receives is taken", |m| m.collecting),
+    ("switchd_bond_member_distributing", "Whether frames are sent by the member", |m| m.distributing),
+];
+
 type MirrorValue = (&'static str, &'static str, fn(&MirrorStatus) -> u64);
 
 const MIRROR_COUNTERS: &[MirrorValue] = &[
@@ -214,6 +242,8 @@ impl Collector for Sample {
         }
         let rows = self.networks.iter().map(|n| ([("network", n.name.as_str())], up(n.state)));
         gauges(&mut out, "switchd_network_up", "Whether the network works", rows)?;
+        self.encode_nat(&mut out)?;
+        self.encode_bonds(&mut out)?;
         for &(name, help, value) in MIRROR_COUNTERS {
             let rows = self.mirrors.iter().map(|m| ([("mirror", m.name.as_str())], value(m)));
             counters(&mut out, name, help, rows)?;
@@ -230,6 +260,44 @@ impl Collector for Sample {
 }
 
 impl Sample {
+    fn encode_nat(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let networks = || self.networks.iter().filter_map(|n| Some((n.name.as_str(), n.nat.as_deref()?)));
+        for &(name, help, value) in NAT_GAUGES {
+            gauges(out, name, help, networks().map(|(network, nat)| ([("network", network)], value(nat))))?;
+        }
+        for &(name, help, value) in NAT_COUNTERS {
+            let rows = networks().flat_map(|(network, nat)| {
+                let events = value(nat).iter();
+                events.map(move |(event, &count)| ([("network", network), ("event", event.as_str())], count))
+            });
+            counters(out, name, help, rows)?;
+        }
+        Ok(())
+    }
+
+    fn encode_bonds(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let up = |bond: &BondStatus| u64::from(bond.state == Link::Up);
+        let rows = self.bonds.iter().map(|bond| ([("bond", bond.name.as_str())], up(bond)));
+        gauges(out, "switchd_bond_up", "Whether enough members work", rows)?;
+        let members = || {
+            self.bonds.iter().flat_map(|bond| {
+                let labels = |link: &MemberStatus| {
+                    [("bond", bond.name.to_string()), ("member", link.interface.clone())]
+                };
+                bond.links.iter().map(move |link| (labels(link), link))
+            })
+        };
+        for &(name, help, value) in MEMBER_GAUGES {
+            gauges(out, name, help, members().map(|(labels, link)| (labels, u64::from(value(link)))))?;
+        }
+        let rows = members().flat_map(|([bond, member], link)| {
+            let events = link.protocol.iter();
+            events
+                .map(move |(event, &count)| ([bond.clone(), member.clone(), ("event", event.clone())], count))
+        });
+        counters(out, "switchd_bond_member_protocol", "What LACP has done on the member, by event", rows)
+    }
+
     fn encode_daemon(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let status = &self.status;
         let build = [("version", status.version.as_str()), ("mode", status.mode.as_str())];

@@ -1,7 +1,7 @@
 //! The exposition, read back as `promtool check metrics` would.
 
 use super::*;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use switchd_api::model::{Kind, MirrorSpec, NetworkSpec, PortSpec};
 use switchd_api::reply::{MirrorCounters, NetworkCounters};
 
@@ -63,7 +63,14 @@ fn sample() -> Sample {
         ports: vec!["vm1".into()],
         worker: 0,
         counters: NetworkCounters { addresses: 4, ..NetworkCounters::default() },
-        nat: None,
+        nat: Some(Box::new(NatStatus {
+            flows: 21,
+            flow_limit: 22,
+            leases: 23,
+            translation: BTreeMap::from([("created".into(), 24)]),
+            dhcp: BTreeMap::from([("ack".into(), 25)]),
+            ..NatStatus::default()
+        })),
     };
     let spec = MirrorSpec {
         source: vec!["port:vm1".into()],
@@ -84,6 +91,31 @@ fn sample() -> Sample {
         file: None,
         counters: MirrorCounters { seen: 9, copied: 8, lost: 1, ..MirrorCounters::default() },
     };
+    let member = MemberStatus {
+        interface: "eth0".into(),
+        carrier: true,
+        collecting: true,
+        distributing: false,
+        reason: None,
+        machines: BTreeMap::new(),
+        actor: None,
+        partner: None,
+        protocol: BTreeMap::from([("lacpdu-rx".into(), 31)]),
+        counters: PortCounters::default(),
+        neighbors: Vec::new(),
+    };
+    let bond = BondStatus {
+        name: "bond0".parse().unwrap(),
+        spec: serde_json::from_str(r#"{"members":["eth0"],"mode":"lacp"}"#).unwrap(),
+        state: Link::Up,
+        reason: None,
+        networks: Vec::new(),
+        worker: 0,
+        actor_system: None,
+        partner_system: None,
+        links: vec![member],
+        peer_state: None,
+    };
     let worker = WorkerStatus {
         worker: 0,
         networks: vec!["lab".into()],
@@ -97,6 +129,7 @@ fn sample() -> Sample {
         status,
         networks: vec![network],
         ports: vec![port, uplink],
+        bonds: vec![bond],
         mirrors: vec![mirror],
         workers: vec![worker],
         process: Process { resident_bytes: Some(4096), open_fds: Some(9) },
@@ -179,6 +212,15 @@ fn the_text_format_is_sound_and_holds_the_promised_names() {
         (r#"switchd_port_rx_frames_total{port="uplink:e\"0",network=""}"#, "10"),
         (r#"switchd_network_fdb_limit{network="lab"}"#, "16384"),
         (r#"switchd_port_fdb_limit{port="vm1",network="lab"}"#, "8"),
+        (r#"switchd_nat_flows{network="lab"}"#, "21"),
+        (r#"switchd_nat_flow_limit{network="lab"}"#, "22"),
+        (r#"switchd_nat_leases{network="lab"}"#, "23"),
+        (r#"switchd_nat_translation_total{network="lab",event="created"}"#, "24"),
+        (r#"switchd_dhcp_total{network="lab",event="ack"}"#, "25"),
+        (r#"switchd_bond_up{bond="bond0"}"#, "1"),
+        (r#"switchd_bond_member_collecting{bond="bond0",member="eth0"}"#, "1"),
+        (r#"switchd_bond_member_distributing{bond="bond0",member="eth0"}"#, "0"),
+        (r#"switchd_bond_member_protocol_total{bond="bond0",member="eth0",event="lacpdu-rx"}"#, "31"),
         (r#"switchd_mirror_lost_total{mirror="m"}"#, "1"),
         (r#"switchd_mirror_running{mirror="m"}"#, "0"),
         (r#"switchd_worker_frames_total{worker="0"}"#, "11"),

@@ -18,6 +18,7 @@
 
 mod access;
 mod body;
+mod bonds;
 mod capture;
 mod config;
 mod connection;
@@ -25,6 +26,7 @@ mod error;
 mod events;
 mod metrics;
 mod mirrors;
+mod nat;
 mod networks;
 mod openapi;
 mod ports;

@@ -11,7 +11,7 @@ use utoipa::openapi::schema::{AdditionalProperties, Object};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, Schema};
 use utoipa::{Modify, OpenApi};
 
-use super::{capture, config, events, metrics, mirrors, networks, ports, status};
+use super::{bonds, capture, config, events, metrics, mirrors, nat, networks, ports, status};
 
 /// Bytes that are not text.
 #[derive(utoipa::ToSchema)]
@@ -37,6 +37,10 @@ pub struct Binary(Vec<u8>);
         status::status, status::workers, status::topology, status::drops,
         networks::list, networks::create, networks::show, networks::set, networks::remove,
         networks::fdb_list, networks::fdb_add, networks::fdb_delete,
+        nat::forwards, nat::forwards_of, nat::forward_add, nat::forward_delete,
+        nat::floating, nat::floating_of, nat::floating_add, nat::floating_delete, nat::floating_delete_of,
+        nat::leases, nat::flows,
+        bonds::list, bonds::create, bonds::show, bonds::set, bonds::remove,
         ports::list, ports::attach, ports::show, ports::set, ports::detach,
         mirrors::list, mirrors::create, mirrors::show, mirrors::remove,
         config::export, config::apply, config::confirm, config::diff,

@@ -1,4 +1,4 @@
-//! `/v1/ports`: guests' ports, and the uplinks (`uplink:IF`) to read.
+//! `/v1/ports`: guests' ports, and the uplinks (`uplink:IF`) and members of bonds (`member:IF`) to read.
 
 use std::collections::BTreeMap;
 

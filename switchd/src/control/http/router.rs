@@ -14,7 +14,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::access::{Peer, Policy};
 use super::body;
 use super::error::{Failure, unknown_route, wrong_method};
-use super::{Limits, capture, config, events, metrics, mirrors, networks, openapi, ports, status};
+use super::{
+    Limits, bonds, capture, config, events, metrics, mirrors, nat, networks, openapi, ports, status,
+};
 use crate::control::engine::Shared;
 
 /// What handlers share.
@@ -56,6 +58,17 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<App>)> {
         ("/v1/networks/{network}", get(networks::show).patch(networks::set).delete(networks::remove)),
         ("/v1/networks/{network}/fdb", get(networks::fdb_list).post(networks::fdb_add)),
         ("/v1/networks/{network}/fdb/{mac}", delete(networks::fdb_delete)),
+        ("/v1/networks/{network}/forwards", get(nat::forwards_of).post(nat::forward_add)),
+        ("/v1/networks/{network}/forwards/{forward}", delete(nat::forward_delete)),
+        ("/v1/networks/{network}/floating", get(nat::floating_of).post(nat::floating_add)),
+        ("/v1/networks/{network}/floating/{outside}", delete(nat::floating_delete_of)),
+        ("/v1/forwards", get(nat::forwards)),
+        ("/v1/floating", get(nat::floating)),
+        ("/v1/floating/{outside}", delete(nat::floating_delete)),
+        ("/v1/leases", get(nat::leases)),
+        ("/v1/flows", get(nat::flows)),
+        ("/v1/bonds", get(bonds::list).post(bonds::create)),
+        ("/v1/bonds/{bond}", get(bonds::show).patch(bonds::set).delete(bonds::remove)),
         ("/v1/ports", get(ports::list).post(ports::attach)),
         ("/v1/ports/{port}", get(ports::show).patch(ports::set).delete(ports::detach)),
         ("/v1/mirrors", get(mirrors::list).post(mirrors::create)),

@@ -23,7 +23,7 @@ pub async fn workers(State(app): State<App>) -> Reply<Answer<Vec<WorkerStatus>>>
     Ok(Answer(app.engine.lock().await.workers()?))
 }
 
-/// Networks, ports, uplinks, mirrors and what joins them.
+/// Networks, ports, uplinks, bonds with their members, mirrors and what joins them.
 #[utoipa::path(get, path = "/v1/topology", tag = "daemon",
     responses((status = 200, description = "Nodes and links", body = Topology)))]
 pub async fn topology(State(app): State<App>) -> Reply<Answer<Topology>> {

@@ -48,6 +48,9 @@ async fn a_query_that_is_not_understood_is_refused() {
     assert!(server.get("/v1/drops?off=x").await.error(400, "invalid").contains("unknown field `off`"));
     assert!(server.get("/v1/events?since=x").await.error(400, "invalid").contains("/v1/events"));
     assert!(server.get("/v1/events?follow=2").await.error(400, "invalid").contains("neither 1 nor 0"));
+    assert!(server.get("/v1/flows?limit=0").await.error(400, "invalid").contains("1 to 100000"));
+    assert!(server.get("/v1/flows?limit=x").await.error(400, "invalid").contains("/v1/flows"));
+    assert!(server.get("/v1/leases?limit=1").await.error(400, "invalid").contains("unknown field `limit`"));
     let put = "PUT /v1/config?confirm=0 HTTP/1.1\r\nContent-Type: application/json";
     assert!(server.ask(put, "{}").await.error(400, "invalid").contains("confirm=0"));
     let mut stream = server.connect().await;
@@ -78,6 +81,10 @@ async fn a_stranger_on_an_open_socket_changes_nothing() {
         ("PATCH", "/v1/networks/lab"),
         ("DELETE", "/v1/networks/lab"),
         ("POST", "/v1/networks/lab/fdb"),
+        ("POST", "/v1/bonds"),
+        ("POST", "/v1/networks/lab/forwards"),
+        ("DELETE", "/v1/networks/lab/forwards/tcp%2F80"),
+        ("DELETE", "/v1/floating/192.0.2.50"),
         ("DELETE", "/v1/ports/vm1"),
         ("PUT", "/v1/config"),
         ("POST", "/v1/config/confirm"),
@@ -130,9 +137,13 @@ fn the_document_is_whole() {
         let name = reference.split('"').next().unwrap();
         assert!(schemas.contains_key(name), "{name} is referred to but not described");
     }
-    for (name, spec) in
-        [("Named_PortSpec", "PortSpec"), ("PortStatus", "PortSpec"), ("NetworkStatus", "NetworkSpec")]
-    {
+    for (name, spec) in [
+        ("Named_PortSpec", "PortSpec"),
+        ("PortStatus", "PortSpec"),
+        ("NetworkStatus", "NetworkSpec"),
+        ("Named_BondSpec", "BondSpec"),
+        ("BondStatus", "BondSpec"),
+    ] {
         let keys =
             |name: &str| schemas[name]["properties"].as_object().unwrap().keys().collect::<BTreeSet<_>>();
         assert!(keys(name).is_superset(&keys(spec)) && keys(name).contains(&"name".to_owned()), "{name}");

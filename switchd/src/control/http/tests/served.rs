@@ -23,6 +23,54 @@ async fn a_network_goes_through_its_life() {
 }
 
 #[tokio::test]
+async fn a_nat_network_goes_through_its_life() {
+    let server = Server::start(Limits::DEFAULT);
+    let body = r#"{"name":"lab","kind":"nat","subnet":"10.7.0.0/24"}"#;
+    let made = server.post("/v1/networks", body).await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    assert_eq!(made.json()["nat"]["gateway_address"], "10.7.0.1/24", "{}", made.body);
+    let overlap = r#"{"name":"a","kind":"nat","subnet":"10.7.0.0/25"}"#;
+    let message = server.post("/v1/networks", overlap).await.error(409, "conflict");
+    assert!(message.starts_with("network a: subnet") && message.contains("network lab has"), "{message}");
+
+    let forward = r#"{"key":"tcp/8080","to":"10.7.0.20:80"}"#;
+    let made = server.post("/v1/networks/lab/forwards", forward).await;
+    assert_eq!((made.status, &made.json()["key"]), (201, &"tcp/8080".into()), "{}", made.body);
+    let taken = r#"{"key":"tcp/8000-9000","to":"10.7.0.21:80"}"#;
+    let message = server.post("/v1/networks/lab/forwards", taken).await.error(409, "conflict");
+    assert!(message.contains("tcp/8080") && message.contains("tcp/8000-9000"), "{message}");
+    for path in ["/v1/forwards", "/v1/forwards?network=lab", "/v1/networks/lab/forwards"] {
+        let rows = server.get(path).await.json();
+        assert_eq!((rows.as_array().unwrap().len(), &rows[0]["network"]), (1, &"lab".into()), "{path}");
+    }
+    let path = "/v1/networks/lab/forwards/tcp%2F8080";
+    assert_eq!(server.ask(&format!("DELETE {path} HTTP/1.1"), "").await.status, 204);
+    server.ask(&format!("DELETE {path} HTTP/1.1"), "").await.error(404, "not-found");
+    // Egress host has no addresses of its own to give away.
+    let floating = r#"{"outside":"192.0.2.50","port":"vm1"}"#;
+    server.post("/v1/networks/lab/floating", floating).await.error(400, "invalid");
+    server.ask("DELETE /v1/floating/192.0.2.50 HTTP/1.1", "").await.error(404, "not-found");
+    assert_eq!(server.get("/v1/leases?network=lab").await.json(), serde_json::json!([]));
+    server.get("/v1/flows?network=none").await.error(404, "not-found");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_bond_goes_through_its_life() {
+    let server = Server::start(Limits::DEFAULT);
+    let twice = r#"{"name":"bond0","members":["eth0","eth0"],"mode":"lacp"}"#;
+    let message = server.post("/v1/bonds", twice).await.error(400, "invalid");
+    assert_eq!(message, "bond bond0: members.1 \"eth0\": this member is named twice");
+    let message = server.post("/v1/bonds", r#"{"name":"bond0","mode":"lacp"}"#).await.error(400, "invalid");
+    assert!(message.contains("missing field `members`"), "{message}");
+    server.get("/v1/bonds/bond0").await.error(404, "not-found");
+    let patch = "PATCH /v1/bonds/bond0 HTTP/1.1\r\nContent-Type: application/json";
+    server.ask(patch, r#"{"rate":"slow"}"#).await.error(404, "not-found");
+    server.ask("DELETE /v1/bonds/bond0 HTTP/1.1", "").await.error(404, "not-found");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn the_configuration_comes_back_as_it_went() {
     let server = Server::start(Limits::DEFAULT);
     let text = "[network.lab]\nkind = \"isolated\"\n\n[port.vm1]\nnetwork = \"lab\"\ntap = \"vm1.0\"\n";
@@ -87,7 +135,10 @@ async fn read_until(stream: &mut UnixStream, text: &mut String, wanted: &str) {
 #[tokio::test]
 async fn every_get_answers_on_an_empty_daemon() {
     let server = Server::start(Limits::DEFAULT);
-    for path in ["status", "networks", "ports", "mirrors", "workers", "topology", "drops", "config"] {
+    for path in [
+        "status", "networks", "ports", "bonds", "mirrors", "forwards", "floating", "leases", "flows",
+        "workers", "topology", "drops", "config",
+    ] {
         let answer = server.get(&format!("/v1/{path}")).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
         answer.json();
