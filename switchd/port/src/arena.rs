@@ -59,6 +59,13 @@ impl Arena {
         self.bytes.chunks_exact_mut(STRIDE).skip(first).map(|slot| &mut slot[LEAD..])
     }
 
+    /// As [`Arena::slots`], each with `before` bytes in front of it.
+    #[inline]
+    pub fn landings(&mut self, first: usize, before: usize) -> impl Iterator<Item = &mut [u8]> {
+        debug_assert!(before <= LEAD);
+        self.bytes.chunks_exact_mut(STRIDE).skip(first).map(move |slot| &mut slot[LEAD - before..])
+    }
+
     /// The token for `len` bytes that were put into `slot`.
     #[inline]
     pub fn token(&self, slot: usize, len: usize) -> Tail {

@@ -1,7 +1,45 @@
-//! Egress host: guests' packets out through the host's own sockets.
+//! Egress host: guests' packets out through the host's own sockets, and back.
+//!
+//! The device behind the gateway of a NAT network whose egress is the host. A frame that the worker sends
+//! to it is parsed, and its payload handed to a socket from where it lies, in the same call: there is no
+//! queue towards the host. What sockets give becomes frames when the worker receives. No privilege is
+//! needed, no address and no route of the host's changes.
+//!
+//! **Readiness.** All sockets are in one epoll set, which is the descriptor that the worker watches. They are
+//! registered edge-triggered, once, and never touched again (but for the end); an event puts its flow into
+//! the list of flows to serve, and a flow leaves that list only when its socket said that there is no more,
+//! or when the guest's window is closed, whose opening puts it back. So nothing is lost when the worker's own
+//! poll is edge-triggered too: [`Received::more`] stands while the list is not empty. Answers to what was
+//! just sent (acknowledgements, resets, ICMP errors) need no event: [`Port::pending`] tells the worker.
+//!
+//! **Time** is read once in a burst; timers are a wheel behind a timerfd in the same set.
+//!
+//! **Bounds.** Flows in all and by guest (and by the descriptors of the process), fragments, answers; each
+//! with its counter. What a connection holds is in the kernel's socket buffers, under the kernel's limits.
+//! A new flow that finds no room is refused with RST or ICMP "administratively prohibited".
+//!
+//! **The gateway's own address, the host's loopback, link-local, multicast and the segment itself** are not
+//! reachable through here: see `config`.
+//!
+//! What it asks of others: `connect` and socket calls in the sandbox, no more; listening sockets and ICMP
+//! sockets come from the broker. A frame for a guest that never sent anything through the engine (a forward's
+//! target) has the destination address zero: the gateway looks it up in its neighbour table.
+//!
+//! Left out: TCP fragments, protocols other than TCP, UDP and ICMP echo, IP options, IGMP and MLD.
 
+mod answers;
 pub mod config;
 pub mod counters;
+mod forward;
+mod fragment;
+mod icmp;
+mod packet;
+mod setup;
+mod splice;
+mod table;
+pub mod tcp;
+mod udp;
+mod wheel;
 
 pub use config::{
     Filtering, Forward, HostEgressChange, HostEgressConfig, Limits, Proto, Subnet4, Subnet6, listen,
@@ -9,97 +47,400 @@ pub use config::{
 };
 pub use counters::{HostEgressCounters, HostEgressNotice, HostFlow};
 
+use crate::sys::socket::{BATCH, Datagram};
 use crate::{Arena, Flushed, Offloads, Port, Received, Sent};
-use rustix::event::epoll;
-use std::io;
+use answers::Answers;
+use forward::ForwardSlot;
+use fragment::Fragments;
+use hashbrown::HashMap;
+use icmp::Echo;
+use packet::{BadPacket, PROTOCOL_ICMP, PROTOCOL_ICMP6, Packet};
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use switchd_wire::Frame;
+use std::time::Instant;
+use switchd_wire::frame::FRAME_MAX;
+use switchd_wire::parse::{PROTOCOL_TCP, PROTOCOL_UDP};
+use switchd_wire::{Frame, Gso, MacAddr};
+use table::{Body, FlowId, Table};
+use udp::Outbound;
+use wheel::Wheel;
+
+/// As for taps: a burst's superframes are to be sent while they are in the cache.
+const BYTE_BUDGET: usize = 256 * 1024;
+/// Longest frame that is made: longer datagrams go out in fragments.
+const FRAME_BYTES: usize = FRAME_MAX - 8;
+/// Events taken from the kernel in one call.
+const EVENTS: usize = 256;
+
+/// Marks in the data of an epoll event: flows leave the highest bit free.
+const TIMER: u64 = 1 << 63;
+const FORWARD: u64 = 1 << 63 | 1 << 62;
+const ECHO: u64 = 1 << 63 | 1 << 61;
+
+fn token(id: FlowId) -> u64 {
+    u64::from(id.generation) << 32 | u64::from(id.index)
+}
+
+fn forward_token(index: u32) -> u64 {
+    FORWARD | u64::from(index)
+}
+
+/// Something that has frames to give.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Item {
+    Flow(FlowId),
+    Forward(u32),
+    Echo(bool),
+}
+
+/// What became of a guest's packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Taken {
+    Accepted,
+    Full,
+    Refused,
+}
+
+/// Why a flow was not made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Room {
+    Full,
+    Quota,
+    Descriptors,
+    Socket,
+}
+
+/// How much of a burst is in use.
+#[derive(Default)]
+struct Filled {
+    frames: usize,
+    bytes: usize,
+}
+
+impl Filled {
+    fn is_full(&self, frames: &[Frame]) -> bool {
+        self.frames >= frames.len() || self.bytes >= BYTE_BUDGET
+    }
+
+    fn add(&mut self, bytes: usize) {
+        self.frames += 1;
+        self.bytes += bytes;
+    }
+}
 
 pub struct HostEgress {
     config: HostEgressConfig,
     epoll: OwnedFd,
+    timer: OwnedFd,
+    /// When the timer rings.
+    armed: Option<u64>,
+    started: Instant,
+    now: u64,
+    /// The clock was read in this burst.
+    awake: bool,
+    table: Table,
+    wheel: Wheel,
+    ready: VecDeque<Item>,
+    answers: Answers,
+    fragments: Fragments,
+    forwards: Vec<Option<ForwardSlot>>,
+    /// Targets of UDP forwards: what they send goes out by the forward's port.
+    targets: HashMap<SocketAddr, u32, foldhash::quality::RandomState>,
+    /// Clients of UDP forwards.
+    clients: HashMap<(u32, SocketAddr), (FlowId, SocketAddr), foldhash::quality::RandomState>,
+    /// Guests seen, for forwards.
+    guests: HashMap<IpAddr, MacAddr, foldhash::quality::RandomState>,
+    /// ICMP sockets, IPv4 and IPv6.
+    echo: [Option<Echo>; 2],
     counters: HostEgressCounters,
     notices: Vec<HostEgressNotice>,
-    forwards: Vec<(Forward, OwnedFd)>,
-    icmp: [Option<OwnedFd>; 2],
+    /// When each kind of notice was told last.
+    told: [Option<u64>; 3],
+    secret: std::hash::RandomState,
+    /// Flows that the process's descriptors allow.
+    descriptors: u64,
+    flushed: Flushed,
+    due: Vec<u32>,
+    datagrams: Box<[Datagram; BATCH]>,
 }
 
 impl HostEgress {
-    pub fn new(config: HostEgressConfig) -> io::Result<HostEgress> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(HostEgress {
-            config,
-            epoll,
-            counters: HostEgressCounters::default(),
-            notices: Vec::new(),
-            forwards: Vec::new(),
-            icmp: [None, None],
-        })
-    }
-
-    pub fn config(&self) -> &HostEgressConfig {
-        &self.config
-    }
-
-    /// One of the calls below, for a worker that is handed a change.
-    pub fn apply(&mut self, change: HostEgressChange) -> io::Result<()> {
-        match change {
-            HostEgressChange::Configure(config) => self.configure(config),
-            HostEgressChange::AddForward(forward, socket) => return self.add_forward(forward, socket),
-            HostEgressChange::RemoveForward(forward) => {
-                self.remove_forward(&forward);
-            }
-            HostEgressChange::SetIcmp { v4, v6 } => return self.set_icmp(v4, v6),
+    fn wake_clock(&mut self) {
+        if !self.awake {
+            self.awake = true;
+            self.now = self.started.elapsed().as_nanos() as u64;
         }
-        Ok(())
     }
 
-    pub fn configure(&mut self, config: HostEgressConfig) {
-        self.config = config;
+    /// Puts a flow into the list of those to serve.
+    fn wake(&mut self, id: FlowId) {
+        if let Some(flow) = self.table.get_mut(id)
+            && !flow.queued
+        {
+            flow.queued = true;
+            self.ready.push_back(Item::Flow(id));
+        }
     }
 
-    pub fn add_forward(&mut self, forward: Forward, socket: OwnedFd) -> io::Result<()> {
-        self.forwards.push((forward, socket));
-        Ok(())
+    fn take(&mut self, frame: &Frame, arena: &Arena) -> Taken {
+        let packet = match Packet::parse(frame).and_then(|packet| {
+            if packet.fragment.is_none() {
+                packet.verify(frame, arena)?;
+            }
+            Ok(packet)
+        }) {
+            Ok(packet) => packet,
+            Err(bad) => {
+                match bad {
+                    BadPacket::Protocol => self.counters.dropped_protocol += 1,
+                    BadPacket::Malformed | BadPacket::Stale => self.counters.dropped_malformed += 1,
+                    BadPacket::Checksum => self.counters.dropped_checksum += 1,
+                }
+                return Taken::Refused;
+            }
+        };
+        if !self.is_guest(packet.source) {
+            self.counters.refused_source += 1;
+            return Taken::Refused;
+        }
+        if let Some(piece) = packet.fragment {
+            return self.take_fragment(&packet, piece, frame, arena);
+        }
+        if packet.protocol == PROTOCOL_TCP {
+            return self.take_tcp(&packet, frame, arena);
+        }
+        let Ok(parts) = packet.parts(frame, arena, 0) else { return Taken::Refused };
+        let segment = (frame.vnet.gso == Gso::UdpL4).then_some(frame.vnet.gso_size);
+        self.take_datagram(&packet, parts, packet.quote(frame), segment)
     }
 
-    /// False when there is no such forward.
-    pub fn remove_forward(&mut self, forward: &Forward) -> bool {
-        let before = self.forwards.len();
-        self.forwards.retain(|(other, _)| other != forward);
-        before != self.forwards.len()
+    fn take_datagram(
+        &mut self,
+        packet: &Packet,
+        parts: [&[u8]; 2],
+        quote: &[u8],
+        segment: Option<u16>,
+    ) -> Taken {
+        match (packet.protocol, packet.source.is_ipv6()) {
+            (PROTOCOL_UDP, _) => self.take_udp(&Outbound { packet, parts, quote, segment }),
+            (PROTOCOL_ICMP, false) | (PROTOCOL_ICMP6, true) => self.take_icmp(packet, parts, quote),
+            _ => {
+                self.counters.dropped_protocol += 1;
+                Taken::Refused
+            }
+        }
     }
 
-    pub fn set_icmp(&mut self, v4: Option<OwnedFd>, v6: Option<OwnedFd>) -> io::Result<()> {
-        self.icmp = [v4, v6];
-        Ok(())
+    fn take_fragment(
+        &mut self,
+        packet: &Packet,
+        piece: packet::Piece,
+        frame: &Frame,
+        arena: &Arena,
+    ) -> Taken {
+        let wanted = matches!(packet.protocol, PROTOCOL_UDP | PROTOCOL_ICMP | PROTOCOL_ICMP6);
+        let Ok(parts) = packet.parts(frame, arena, 0) else { return Taken::Refused };
+        if !wanted {
+            self.counters.dropped_fragments += 1;
+            return Taken::Refused;
+        }
+        let first_wait = self.fragments.oldest().is_none();
+        let whole = self.fragments.take(self.now, packet, piece, parts);
+        if first_wait && self.fragments.oldest().is_some() {
+            self.arm();
+        }
+        let Some(whole) = whole else { return Taken::Accepted };
+        let packet = Packet { fragment: None, len: whole.len(), ..*packet };
+        let sum = match packet.protocol {
+            PROTOCOL_ICMP => switchd_wire::checksum::Sum::new(),
+            protocol => packet::pseudo(packet.source, packet.destination, protocol, whole.len()),
+        };
+        let none =
+            packet.protocol == PROTOCOL_UDP && packet.source.is_ipv4() && whole.get(6..8) == Some(&[0, 0]);
+        if !none && sum.over(&whole).checksum() != 0 {
+            self.counters.dropped_checksum += 1;
+            return Taken::Refused;
+        }
+        self.counters.reassembled += 1;
+        let end = |address| SocketAddr::new(address, 0);
+        let quote = Answers::quotation(
+            end(packet.source),
+            end(packet.destination),
+            packet.protocol,
+            &whole[..whole.len().min(1280)],
+        );
+        self.take_datagram(&packet, [&whole, &[]], &quote, None)
     }
 
-    pub fn counters(&self) -> HostEgressCounters {
-        self.counters
+    fn event(&mut self, data: u64, flags: EventFlags) {
+        if data & TIMER == 0 {
+            let id = FlowId { index: data as u32, generation: (data >> 32) as u32 };
+            let Some(flow) = self.table.get_mut(id) else { return };
+            match &mut flow.body {
+                Body::Tcp(tcp) => {
+                    let socket = &tcp.socket;
+                    let error = || crate::sys::socket::take_error(socket.as_ref()?.as_fd());
+                    let verdict = tcp.conn.ready(self.now, splice::readiness(flags), error);
+                    self.carry_out(id, verdict);
+                }
+                Body::Udp(_) => {
+                    if flags.contains(EventFlags::ERR) {
+                        self.udp_errors(id);
+                    }
+                    self.wake(id);
+                }
+                Body::Icmp(_) => {}
+            }
+        } else if data & FORWARD == FORWARD {
+            self.forward_ready(data as u32);
+        } else if data & ECHO == ECHO {
+            let v6 = data & 1 != 0;
+            if flags.contains(EventFlags::ERR) {
+                self.echo_errors(v6);
+            }
+            if !self.ready.contains(&Item::Echo(v6)) {
+                self.ready.push_back(Item::Echo(v6));
+            }
+        } else {
+            self.armed = None;
+        }
     }
 
-    pub fn flows(&self, limit: usize) -> Vec<HostFlow> {
-        let _ = limit;
-        Vec::new()
+    fn serve(&mut self, item: Item, frames: &mut [Frame], arena: &mut Arena, filled: &mut Filled) -> bool {
+        match item {
+            Item::Flow(id) => {
+                let Some(flow) = self.table.get_mut(id) else { return false };
+                flow.queued = false;
+                let more = match flow.body {
+                    Body::Tcp(_) => self.serve_tcp(id, frames, arena, filled),
+                    Body::Udp(_) => self.serve_udp(id, frames, arena, filled),
+                    Body::Icmp(_) => false,
+                };
+                if more {
+                    self.wake(id);
+                }
+                false
+            }
+            Item::Forward(index) => self.serve_forward(index, frames, arena, filled),
+            Item::Echo(v6) => self.serve_echo(v6),
+        }
     }
 
-    pub fn take_notices(&mut self) -> Vec<HostEgressNotice> {
-        std::mem::take(&mut self.notices)
+    fn timers(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.expire(self.now, &mut due);
+        for index in due.drain(..) {
+            let Some(id) = self.table.id_at(index) else { continue };
+            match self.table.get(id).map(|flow| &flow.body) {
+                Some(Body::Tcp(_)) => self.tcp_timer(id),
+                Some(Body::Udp(_)) => self.udp_timer(id),
+                Some(Body::Icmp(_)) => self.icmp_timer(id),
+                None => {}
+            }
+        }
+        self.due = due;
+        let patience = self.config.limits.fragments.as_nanos() as u64;
+        if self.fragments.oldest().is_some_and(|oldest| self.now >= oldest + patience) {
+            self.fragments.expire(self.now - patience);
+        }
+    }
+
+    /// Sets the timer, if it would ring too late.
+    fn arm(&mut self) {
+        let patience = self.config.limits.fragments.as_nanos() as u64;
+        let fragments = self.fragments.oldest().map(|oldest| oldest + patience);
+        let Some(next) = self.wheel.next().into_iter().chain(fragments).min() else { return };
+        if self.armed.is_some_and(|armed| armed <= next && armed > self.now) {
+            return;
+        }
+        let wait = next.saturating_sub(self.now).max(1);
+        let spec = Itimerspec {
+            it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
+            it_value: Timespec {
+                tv_sec: (wait / 1_000_000_000) as i64,
+                tv_nsec: (wait % 1_000_000_000) as _,
+            },
+        };
+        if timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec).is_ok() {
+            self.armed = Some(next);
+        }
+    }
+
+    /// Takes the kernel's events into the list. True when there are more than one call brings.
+    fn poll(&mut self) -> bool {
+        let mut space = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let Ok((events, left)) = epoll::wait(&self.epoll, &mut space, Some(&now)) else { return true };
+        for event in events.iter() {
+            self.event(event.data.u64(), event.flags);
+        }
+        left.is_empty()
+    }
+
+    /// Registers a socket, edge-triggered, for as long as it lives.
+    fn watch(&self, fd: &OwnedFd, data: u64, stream: bool) -> std::io::Result<()> {
+        let mut flags = EventFlags::IN | EventFlags::ET;
+        if stream {
+            flags |= EventFlags::OUT | EventFlags::RDHUP;
+        }
+        Ok(epoll::add(&self.epoll, fd, EventData::new_u64(data), flags)?)
     }
 }
 
+fn local_address(fd: impl AsFd) -> Option<SocketAddr> {
+    SocketAddr::try_from(rustix::net::getsockname(fd).ok()?).ok()
+}
+
 impl Port for HostEgress {
-    fn receive(&mut self, _: &mut [Frame], _: &mut Arena) -> Received {
-        Received::default()
+    fn receive(&mut self, frames: &mut [Frame], arena: &mut Arena) -> Received {
+        self.awake = false;
+        self.wake_clock();
+        let unasked = self.poll();
+        self.timers();
+        let mut filled = Filled::default();
+        let mut turns = self.ready.len();
+        while !filled.is_full(frames) {
+            if let Some(len) = self.answers.take(&mut frames[filled.frames], arena, filled.frames) {
+                filled.add(len);
+                continue;
+            }
+            // Each has one turn; those with more come again in the next burst.
+            let Some(item) = self.ready.pop_front().filter(|_| turns > 0) else { break };
+            turns -= 1;
+            if self.serve(item, frames, arena, &mut filled) {
+                self.ready.push_back(item);
+            }
+        }
+        self.arm();
+        self.awake = false;
+        Received { frames: filled.frames, more: unasked || self.pending(), unreadable: 0, dead: None }
     }
 
-    fn send(&mut self, _: &mut Frame, _: &Arena) -> Sent {
-        Sent::Refused
+    fn send(&mut self, frame: &mut Frame, arena: &Arena) -> Sent {
+        self.wake_clock();
+        if arena.bytes(frame.tail).is_err() {
+            return Sent::Refused;
+        }
+        match self.take(frame, arena) {
+            Taken::Accepted => {
+                self.flushed.accepted += 1;
+                self.flushed.bytes += frame.len() as u64;
+            }
+            Taken::Full => self.flushed.full += 1,
+            Taken::Refused => self.flushed.refused += 1,
+        }
+        // Its outcome is told with the burst's, after which the worker asks for our answers.
+        Sent::Queued
     }
 
     fn flush(&mut self, _: &Arena) -> Flushed {
-        Flushed::default()
+        self.arm();
+        self.awake = false;
+        std::mem::take(&mut self.flushed)
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
@@ -108,6 +449,10 @@ impl Port for HostEgress {
 
     fn offloads(&self) -> Offloads {
         Offloads { csum: true, tso4: true, tso6: true, uso: true }
+    }
+
+    fn pending(&self) -> bool {
+        !self.ready.is_empty() || !self.answers.is_empty()
     }
 
     fn as_host_egress(&mut self) -> Option<&mut HostEgress> {
