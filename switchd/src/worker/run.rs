@@ -249,12 +249,17 @@ impl Worker {
         for (port, Flushed { accepted, bytes, full, refused }) in self.finisher.early.drain(..) {
             self.dataplane.settle(port, accepted, bytes, full, refused);
         }
-        for &port in self.finisher.queued.iter() {
+        for index in 0..self.finisher.queued.len() {
+            let port = self.finisher.queued[index];
             let Some(Some(slot)) = self.table.ports.get_mut(port.0 as usize) else { continue };
             slot.queued = false;
             let Some(device) = slot.device.as_mut() else { continue };
             let flushed = device.flush(&self.arena);
+            let pending = device.pending();
             self.dataplane.settle(port, flushed.accepted, flushed.bytes, flushed.full, flushed.refused);
+            if pending {
+                self.mark_ready(port);
+            }
         }
         self.finisher.queued.clear();
     }
@@ -296,7 +301,7 @@ impl Worker {
     fn time_to_timer(&self, now: u64) -> Option<Duration> {
         let expire = self.dataplane.has_dynamic_addresses().then_some(self.expire_at);
         let look = (!self.unwatched.is_empty()).then_some(now + LOOK_EVERY);
-        let next = [expire, look, self.capture_flush_at, self.next_link_timer()].into_iter().flatten().min()?;
+        let next = [expire, look, self.capture_flush_at, self.next_link_timer(), self.dataplane.next_timer()].into_iter().flatten().min()?;
         Some(Duration::from_nanos(next.saturating_sub(now)))
     }
 
@@ -357,6 +362,14 @@ impl Worker {
                         false => "nothing is heard of the other half of the pair".to_owned(),
                     },
                 },
+                DataplaneNotice::Conflict { network: id, address, mac } => Notice::Event {
+                    kind: "nat.conflict",
+                    object: format!("network {}", network(id)),
+                    detail: format!("{mac} also uses the gateway's address {address}"),
+                },
+                DataplaneNotice::Nat { network: id, port, notice } => {
+                    super::gateway::nat_event(&network(id), port.map(|port| self.table.port_name(port)), notice)
+                }
                 DataplaneNotice::Full { network: id, port } => {
                     Notice::Full { network: network(id), port: port.map(|port| self.table.port_name(port)) }
                 }
