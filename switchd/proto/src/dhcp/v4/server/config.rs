@@ -133,8 +133,9 @@ impl Plan {
         self.ports.contains_key(port)
     }
 
-    pub fn ports(&self) -> impl Iterator<Item = &PortName> {
-        self.ports.keys()
+    /// Those that need one of the pool's.
+    pub fn ports_without_address(&self) -> impl Iterator<Item = &PortName> {
+        self.ports.iter().filter(|(_, kept)| kept.is_none()).map(|(port, _)| port)
     }
 
     pub fn port_count(&self) -> u32 {

@@ -27,6 +27,8 @@ mod counters;
 mod messages;
 mod pool;
 mod reply;
+#[cfg(test)]
+mod tests;
 
 pub use super::super::table::State;
 pub use super::super::{DECLINE_HOLD, Ingress, LEASES_MAX, MARGIN, OFFER_HOLD, PortName};

@@ -66,7 +66,7 @@ impl Server {
         if held < share {
             return Ok(());
         }
-        let others = self.plan.ports().filter(|port| **port != who.port);
+        let others = self.plan.ports_without_address().filter(|port| **port != who.port);
         let promised: u32 = others.map(|port| share.saturating_sub(self.table.held_by(port))).sum();
         let spare = self.plan.size() / 16;
         if free > promised + spare { Ok(()) } else { Err(Full::Port) }
