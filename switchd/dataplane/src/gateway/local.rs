@@ -8,6 +8,7 @@ use super::nd;
 use super::outside::is_icmp;
 use super::packet::{ICMP6, L3, Packet, is_link_local};
 use super::{Act, Desk, Gateway};
+use crate::config::Egress;
 use crate::drops::DropReason;
 use crate::rim::{NetworkId, PortId};
 use crate::trap::{TrapKind, Trapped};
@@ -107,6 +108,10 @@ impl Gateway {
         }
         if side == Side::Outside {
             return Act::Drop(DropReason::NatUnsolicited);
+        }
+        // Clients of a forward may bear our address there: the device knows them, and refuses the rest.
+        if self.config.egress == Egress::Host && matches!(layers.protocol, PROTOCOL_TCP | PROTOCOL_UDP) {
+            return Act::Device;
         }
         match layers.protocol {
             PROTOCOL_TCP => self.reset(desk, frame, packet, &layers),
