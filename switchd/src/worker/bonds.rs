@@ -187,7 +187,7 @@ impl Worker {
                 joined.iter().for_each(|(network, _)| self.leave_bridge(network, id));
             }
             Some(Place::Guest { network, .. }) => self.leave_bridge(&network, id),
-            None => {}
+            Some(Place::Station { .. }) | None => {}
         }
         self.apply_links(now);
     }

@@ -25,7 +25,7 @@ impl Worker {
         let mac = match place {
             Place::Guest { network, .. } => made_up(network),
             Place::Uplink { own, .. } => own.first().copied().unwrap_or_else(|| made_up(name)),
-            Place::Member { .. } => return None,
+            Place::Member { .. } | Place::Station { .. } => return None,
         };
         let interface: Key = name.strip_prefix("uplink:").unwrap_or(name).into();
         let mtu = match place {

@@ -82,13 +82,14 @@ pub enum Command {
         network: Key,
         gateway: Option<Box<Gateway>>,
     },
-    /// The device behind a gateway whose egress is the host.
-    /// Frames of the services, whole and with checksums, sent from the gateway's inside or outside end.
+    /// Frames of the services, whole and with checksums, sent from the gateway's inside or outside end. One
+    /// whose destination MAC is zero goes to the next hop that its IP destination has there.
     Originate {
         network: Key,
         side: Side,
         frames: Vec<Vec<u8>>,
     },
+    /// The device behind a gateway whose egress is the host.
     SetHostEgress {
         network: Key,
         device: Option<Box<dyn Port>>,
@@ -359,6 +360,9 @@ pub struct Snapshot {
     pub ports: Vec<PortSnapshot>,
     pub networks: Vec<NetworkSnapshot>,
     pub mirrors: Vec<MirrorSnapshot>,
+    pub gateways: Vec<GatewaySnapshot>,
+    /// Frames for services that had no room for them.
+    pub service_frames_lost: u64,
     pub frames: u64,
     pub busy_cycles: u64,
     pub bursts: u64,
@@ -382,6 +386,29 @@ pub struct NetworkSnapshot {
     pub name: Key,
     pub ports: Vec<Key>,
     pub counters: switchd_dataplane::NetworkCounters,
+}
+
+/// Of a NAT network's gateway.
+#[derive(Clone, Debug)]
+pub struct GatewaySnapshot {
+    pub network: Key,
+    pub counters: switchd_dataplane::gateway::GatewayCounters,
+    /// Where the egress is an interface.
+    pub nat: Option<switchd_nat::NatCounters>,
+    /// Where the egress is the host.
+    pub host: Option<switchd_port::host_egress::HostEgressCounters>,
+    pub neighbors: Vec<NeighborEntry>,
+    /// Inside and outside.
+    pub neighbor_counters: [switchd_proto::neighbor::Counters; 2],
+}
+
+/// An address on the link of one of a gateway's ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NeighborEntry {
+    pub side: Side,
+    pub address: std::net::IpAddr,
+    pub mac: Option<MacAddr>,
+    pub state: switchd_proto::neighbor::State,
 }
 
 /// For a mirror to a port. Captures count in their ring.

@@ -4,6 +4,7 @@ use super::command::{
     Command, CommandError, Key, Mirror, MirrorSnapshot, NetworkConfig, NetworkSnapshot, Outcome, PortConfig,
     PortSnapshot, Sink, Snapshot, Wanted,
 };
+use super::gateway::gateway_name;
 use super::run::Worker;
 use super::table::{MirrorSlot, NetworkSlot, Place, PortSlot, Target};
 use mio::unix::SourceFd;
@@ -23,6 +24,7 @@ fn describe(slot: &PortSlot) -> String {
         Place::Guest { network, .. } => format!("network {network}"),
         Place::Uplink { .. } => "uplink".to_owned(),
         Place::Member { bond } => format!("bond {bond}"),
+        Place::Station { home, .. } => format!("gateway of network {home}"),
     }
 }
 
@@ -69,10 +71,16 @@ impl Worker {
                 Ok(())
             }
             Command::Originate { network, side, frames } => self.originate(&network, side, frames),
-            Command::SetGateway { .. }
-            | Command::SetHostEgress { .. }
-            | Command::ChangeHostEgress { .. }
-            | Command::Flows { .. } => Err(refused("not yet")),
+            Command::SetGateway { network, gateway } => {
+                self.set_gateway(&network, gateway.map(|gateway| *gateway))
+            }
+            Command::SetHostEgress { network, device } => self.set_host_egress(&network, device),
+            Command::ChangeHostEgress { network, change } => self.change_host_egress(&network, *change),
+            Command::Flows { network, limit, reply } => {
+                let rows = self.flows(&network, limit)?;
+                let _ = reply.send(rows);
+                Ok(())
+            }
             Command::AddBond { name, bond } => self.add_bond(name, *bond),
             Command::SetBond { name, config } => self.set_bond(&name, config),
             Command::AddMember { bond, member } => self.add_member(&bond, *member),
@@ -121,11 +129,13 @@ impl Worker {
 
     pub(super) fn remove_network(&mut self, name: &Key) -> Outcome {
         let id = self.table.network_id(name)?;
-        if let Some(&port) = self.table.members(name).first() {
+        let own = self.table.port_id(&gateway_name(name)).ok();
+        if let Some(&port) = self.table.members(name).iter().find(|&&port| Some(port) != own) {
             let port = self.table.port_name(port);
             return Err(CommandError::Refused(format!("network {name} still has port {port}")));
         }
         self.drop_bridge(name);
+        self.remove_gateway(name);
         self.dataplane.remove_network(id);
         self.table.network_names.remove(&id);
         self.table.networks.remove(name);
@@ -144,6 +154,7 @@ impl Worker {
             }
             Place::Uplink { own, .. } => self.dataplane.add_uplink(own.clone()),
             Place::Member { bond } => return Err(CommandError::Unknown(bond.clone())),
+            Place::Station { home, .. } => return Err(CommandError::Unknown(home.clone())),
         };
         let slot = PortSlot::new(name, place, true);
         self.table.insert_port(id, slot);
@@ -180,6 +191,9 @@ impl Worker {
 
     pub(super) fn remove_port(&mut self, name: &Key) -> Outcome {
         let id = self.table.port_id(name)?;
+        if let Some(Place::Station { home, .. }) = self.table.port(id).map(|slot| &slot.place) {
+            return Err(refused(format_args!("{name} goes with the gateway of network {home}")));
+        }
         self.leave_links(name, id);
         self.close_device(id);
         self.ready.retain(|&port| port != id);
@@ -288,7 +302,12 @@ impl Worker {
     }
 
     pub(super) fn update_link(&mut self, id: PortId) {
-        let up = self.table.port(id).is_some_and(|slot| slot.carrier && slot.device.is_some());
+        let Some(slot) = self.table.port(id) else { return };
+        if matches!(slot.place, Place::Station { .. }) {
+            // A gateway answers with or without a device.
+            return;
+        }
+        let up = slot.carrier && slot.device.is_some();
         self.dataplane.set_link(id, up);
         self.tell_link(id, up);
     }
@@ -368,6 +387,8 @@ impl Worker {
             bursts: self.bursts,
             sleeps: self.sleeps,
             busy: Duration::from_nanos(self.busy_ns),
+            gateways: self.gateway_snapshots(),
+            service_frames_lost: self.service_frames_lost,
             ..Snapshot::default()
         };
         for (index, slot) in self.table.ports.iter_mut().enumerate() {

@@ -19,6 +19,7 @@ mod bridges;
 pub mod command;
 mod dispatch;
 mod execute;
+mod gateway;
 mod links;
 mod pace;
 mod rim;

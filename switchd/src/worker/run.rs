@@ -301,7 +301,10 @@ impl Worker {
     fn time_to_timer(&self, now: u64) -> Option<Duration> {
         let expire = self.dataplane.has_dynamic_addresses().then_some(self.expire_at);
         let look = (!self.unwatched.is_empty()).then_some(now + LOOK_EVERY);
-        let next = [expire, look, self.capture_flush_at, self.next_link_timer(), self.dataplane.next_timer()].into_iter().flatten().min()?;
+        let next = [expire, look, self.capture_flush_at, self.next_link_timer(), self.dataplane.next_timer()]
+            .into_iter()
+            .flatten()
+            .min()?;
         Some(Duration::from_nanos(next.saturating_sub(now)))
     }
 
@@ -310,9 +313,15 @@ impl Worker {
         if now >= self.expire_at {
             self.dataplane.expire(now);
             self.tell_notices();
+            self.tell_host_egress();
             self.expire_at = now + EXPIRE_EVERY;
         }
         self.link_timers(now);
+        if self.dataplane.next_timer().is_some_and(|at| now >= at) {
+            self.dataplane.gateway_timers(now);
+            self.dispatch(now);
+            self.tell_notices();
+        }
         if self.capture_flush_at.is_some_and(|at| now >= at) {
             self.flush_captures(now);
         }
@@ -367,9 +376,11 @@ impl Worker {
                     object: format!("network {}", network(id)),
                     detail: format!("{mac} also uses the gateway's address {address}"),
                 },
-                DataplaneNotice::Nat { network: id, port, notice } => {
-                    super::gateway::nat_event(&network(id), port.map(|port| self.table.port_name(port)), notice)
-                }
+                DataplaneNotice::Nat { network: id, port, notice } => super::gateway::nat_event(
+                    &network(id),
+                    port.map(|port| self.table.port_name(port)),
+                    notice,
+                ),
                 DataplaneNotice::Full { network: id, port } => {
                     Notice::Full { network: network(id), port: port.map(|port| self.table.port_name(port)) }
                 }

@@ -6,6 +6,7 @@
 
 use super::bonds::{BondSlot, MemberSlot, member_name, peer_name};
 use super::command::{Bond, BondSettings, CommandError, Key, Member, NetworkConfig, Outcome, Shard};
+use super::gateway::MovedGateway;
 use super::run::Worker;
 use super::table::{MirrorSlot, Place, PortSlot, Target};
 use switchd_dataplane::{FdbRow, NetworkCounters, PortCounters, PortId};
@@ -14,6 +15,7 @@ pub struct Contents {
     networks: Vec<Network>,
     ports: Vec<Moved>,
     mirrors: Vec<MirrorSlot>,
+    gateways: Vec<MovedGateway>,
 }
 
 struct Moved {
@@ -47,7 +49,8 @@ struct Network {
 
 impl Worker {
     pub(super) fn take(&mut self, names: &[Key]) -> Result<Shard, CommandError> {
-        let ids = self.members_alone(names)?;
+        let mut ids = self.members_alone(names)?;
+        self.gateways_alone(names)?;
         let mirrors = self.mirrors_of(names, &ids);
         let mirrors = mirrors.iter().filter_map(|name| self.lift_mirror(name)).collect();
         let mut networks = Vec::new();
@@ -58,6 +61,8 @@ impl Worker {
             let config = self.table.networks[name].config.clone();
             networks.push(Network { name: name.clone(), config, counters, rows });
         }
+        let gateways = self.lift_gateways(names);
+        ids.retain(|&id| self.table.port(id).is_some());
         let mut ports = Vec::new();
         for &id in &ids {
             let name = self.table.port_name(id);
@@ -71,7 +76,7 @@ impl Worker {
         for name in names {
             self.remove_network(name)?;
         }
-        Ok(Shard(Box::new(Contents { networks, ports, mirrors })))
+        Ok(Shard(Box::new(Contents { networks, ports, mirrors, gateways })))
     }
 
     fn lift_port(&mut self, id: PortId) -> Option<(PortSlot, PortCounters)> {
@@ -159,12 +164,15 @@ impl Worker {
     }
 
     pub(super) fn put(&mut self, shard: Shard) -> Outcome {
-        let Contents { networks, ports, mirrors } = *shard.0;
+        let Contents { networks, ports, mirrors, gateways } = *shard.0;
         for network in &networks {
             self.add_network(network.name.clone(), network.config.clone())?;
         }
         for port in ports {
             self.put_port(port)?;
+        }
+        for gateway in gateways {
+            self.put_gateway(gateway)?;
         }
         let now = self.now();
         for network in networks {

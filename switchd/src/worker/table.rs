@@ -19,6 +19,11 @@ pub enum Place {
         own: Vec<MacAddr>,
         joined: Vec<(Key, Option<u16>)>,
     },
+    /// An end of a gateway. It stands on `network` and belongs to the NAT network `home`.
+    Station {
+        network: Key,
+        home: Key,
+    },
     /// A member of a bond, or the link to its other half.
     Member {
         bond: Key,
@@ -160,7 +165,7 @@ impl Table {
     /// The ports of a network, uplinks included, in the order of their indices.
     pub fn members(&self, network: &Key) -> Vec<PortId> {
         let stands = |slot: &PortSlot| match &slot.place {
-            Place::Guest { network: home, .. } => home == network,
+            Place::Guest { network: home, .. } | Place::Station { network: home, .. } => home == network,
             Place::Uplink { joined, .. } => joined.iter().any(|(home, _)| home == network),
             Place::Member { .. } => false,
         };
