@@ -6,3 +6,4 @@ pub mod router_advertisement;
 pub mod lacp;
 pub mod lldp;
 pub mod neighbor;
+pub mod rstp;

@@ -3,6 +3,7 @@
 //! Everything here is plain code over bytes: no system call, no clock, nothing of ours imported.
 //! [`frame`] is the value that travels the road; [`vnet`] is the offload header that travels with it.
 
+pub mod bpdu;
 pub mod bpf;
 pub mod checksum;
 pub mod datagram;
