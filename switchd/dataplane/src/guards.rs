@@ -61,7 +61,9 @@ pub(crate) fn reserved(frame: &Frame) -> Option<Reserved> {
     Some(match head.get(12..) {
         Some(&[0x88, 0x09, ..]) if last == 2 => Reserved::Slow,
         Some(&[0x88, 0xcc, ..]) => Reserved::Lldp,
-        Some(&[_, _, 0x42, 0x42, 0x03, ..]) if last == 0 => Reserved::Bpdu,
+        Some(&[0x81, 0, _, _, _, _, 0x42, 0x42, 0x03, ..] | &[_, _, 0x42, 0x42, 0x03, ..]) if last == 0 => {
+            Reserved::Bpdu
+        }
         _ => Reserved::Other,
     })
 }
@@ -214,8 +216,11 @@ impl Dataplane {
             Reserved::Bpdu if rstp => TrapKind::Bpdu,
             _ => return Err(self.staged_reason(at)),
         };
+        let mut bytes = whole(frame, tails).ok_or(DropReason::BadOffload)?;
+        if kind == TrapKind::Bpdu && bytes[12..14] == [0x81, 0] {
+            bytes.drain(12..16);
+        }
         let network = Some(NetworkId(network)).filter(|_| rstp);
-        let bytes = whole(frame, tails).ok_or(DropReason::BadOffload)?;
         match self.traps.push(Trapped { kind, port: PortId(port), network, bytes }) {
             true => Ok(()),
             false => Err(DropReason::TrapFull),
