@@ -16,8 +16,6 @@ pub struct BondSlot {
     pub settings: BondSettings,
     pub members: Vec<MemberSlot>,
     pub peer: Option<MemberSlot>,
-    /// What the machines handed out for a dataplane that comes after this one.
-    pub kept: Option<Vec<u8>>,
     /// The link as the machines were told.
     pub up: bool,
 }
@@ -53,7 +51,7 @@ impl Worker {
         }
         self.links.add_bond(now, name.clone(), &settings, kept.as_deref());
         let (config, min_links) = (settings.config, settings.min_links);
-        let slot = BondSlot { settings, members: Vec::new(), peer: None, kept, up: false };
+        let slot = BondSlot { settings, members: Vec::new(), peer: None, up: false };
         self.table.bonds.insert(name.clone(), slot);
         let id = self.dataplane.add_bond(Vec::new(), config, min_links);
         let place = Place::Uplink { own: Vec::new(), joined: Vec::new() };

@@ -58,6 +58,24 @@ impl Worker {
         self.apply_links(now);
     }
 
+    /// Timeouts of the machines and of the dataplane's bonds.
+    pub(super) fn link_timers(&mut self, now: u64) {
+        if self.links.next_timeout().is_some_and(|at| now >= at) {
+            self.links.timeout(now);
+            self.apply_links(now);
+        }
+        if self.dataplane.next_bond_timer().is_some_and(|at| now >= at) {
+            self.dataplane.bond_timers(now);
+            self.dispatch(now);
+            self.tell_notices();
+            self.apply_links(now);
+        }
+    }
+
+    pub(super) fn next_link_timer(&self) -> Option<u64> {
+        [self.links.next_timeout(), self.dataplane.next_bond_timer()].into_iter().flatten().min()
+    }
+
     /// Bonds whose link came or went since the machines were told.
     pub(super) fn tell_bond_links(&mut self, now: u64) -> bool {
         let mut told = false;

@@ -91,21 +91,17 @@ impl Worker {
 
     /// Takes a bond apart: its members with their devices, and what its machines were.
     fn lift_bond(&mut self, name: &Key) -> Option<MovedBond> {
-        let now = self.now();
-        let BondSlot { settings, members, peer, kept, .. } = self.table.bonds.remove(name)?;
+        let BondSlot { settings, members, peer, .. } = self.table.bonds.remove(name)?;
+        let kept = self.links.take_bond(name);
         let slots = members.into_iter().map(|member| (member_name(&member.interface), member, false));
         let peer = peer.into_iter().map(|peer| (peer_name(&peer.interface), peer, true));
         let mut moved = Vec::new();
         for (port, member, is_peer) in slots.chain(peer) {
             let Ok(id) = self.table.port_id(&port) else { continue };
-            if !is_peer {
-                self.links.remove_member(now, name, id);
-            }
             if let Some((slot, counters)) = self.lift_port(id) {
                 moved.push(MovedMember { member, is_peer, slot, counters });
             }
         }
-        self.links.remove_bond(now, name);
         Some(MovedBond { settings, kept, members: moved })
     }
 

@@ -10,7 +10,14 @@ impl Worker {
     /// After every call into the machines: members and ports first, frames (which tell partners of it) last.
     pub(in crate::worker) fn apply_links(&mut self, now: u64) {
         let mut frames = Vec::new();
-        while let Some(output) = self.links.poll_output() {
+        loop {
+            let Some(output) = self.links.poll_output() else {
+                // A bond whose link came or went with that may make the machines say more.
+                match self.tell_bond_links(now) {
+                    true => continue,
+                    false => break,
+                }
+            };
             match output {
                 Output::Send { port, frame } => {
                     frames.push(Born {
