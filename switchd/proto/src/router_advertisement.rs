@@ -116,7 +116,7 @@ impl Advertiser {
             last_to_all: None,
             askers: Vec::new(),
             out: VecDeque::new(),
-            random: seed | 1,
+            random: seed.max(1),
             counters: Counters::default(),
         }
     }

@@ -131,7 +131,7 @@ impl Client {
             tries: 0,
             naks: 0,
             timeout: Some(now),
-            random: seed | 1,
+            random: seed.max(1),
             out: VecDeque::new(),
             events: VecDeque::new(),
             counters: Counters::default(),

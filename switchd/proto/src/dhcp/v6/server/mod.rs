@@ -12,6 +12,8 @@
 //! Bounds: [`PORT_MAX`] addresses a port, [`LEASES_MAX`] a network, [`ASSOCIATIONS`] a message.
 
 mod messages;
+#[cfg(test)]
+mod tests;
 
 pub use super::super::table::State;
 pub use super::super::{Ingress, PortName};
