@@ -95,7 +95,11 @@ pub fn error_body(problems: &[Problem]) -> ErrorBody {
     let mut body = first.body();
     if problems.len() > 1 {
         body.message += &format!(" (and {} more)", problems.len() - 1);
-        let lines: Vec<String> = problems.iter().take(super::MAX_PROBLEMS).map(Problem::to_string).collect();
+        let line = |problem: &Problem| match &problem.help {
+            Some(help) => format!("{problem}\n  try: {help}"),
+            None => problem.to_string(),
+        };
+        let lines: Vec<String> = problems.iter().take(super::MAX_PROBLEMS).map(line).collect();
         body.report = Some(lines.join("\n"));
     }
     body
@@ -173,11 +177,14 @@ mod tests {
 
     #[test]
     fn the_body_tells_the_first_and_counts_the_rest() {
-        let two = [Problem::new(&["port", "a"], "one").conflict(), Problem::new(&["port", "b"], "two")];
+        let two = [
+            Problem::new(&["port", "a"], "one").conflict(),
+            Problem::new(&["port", "b"], "two").help("that"),
+        ];
         let body = error_body(&two);
         assert_eq!(body.code, ErrorCode::Conflict);
         assert_eq!(body.message, "port a: one (and 1 more)");
-        assert_eq!(body.report.as_deref(), Some("port a: one\nport b: two"));
+        assert_eq!(body.report.as_deref(), Some("port a: one\nport b: two\n  try: that"));
         assert_eq!(error_body(&two[1..]).message, "port b: two");
     }
 

@@ -77,6 +77,18 @@ pub fn ifname(text: &str) -> Result<(), String> {
     Err(rule.into())
 }
 
+/// Of the host's, to attach to: the loopback carries no Ethernet frames.
+pub(super) fn host_interface(text: &str) -> Result<(), String> {
+    match text {
+        "lo" => Err(
+            "the loopback is no Ethernet interface: a tap of your own reaches the host (tap = \"IFNAME\" \
+                     without netns)"
+                .to_owned(),
+        ),
+        text => ifname(text),
+    }
+}
+
 /// A file beneath /run/netns.
 pub fn netns(text: &str) -> Result<(), String> {
     let rule = if text.is_empty() || text.len() > 255 {
@@ -225,6 +237,14 @@ mod tests {
         ] {
             assert!(ifname(bad).unwrap_err().contains(rule), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn the_loopback_is_nothing_to_attach_to() {
+        assert!(host_interface("lo").unwrap_err().starts_with("the loopback is no Ethernet interface"));
+        assert_eq!(host_interface("lo0"), Ok(()));
+        assert!(host_interface("a/b").is_err());
+        assert_eq!(ifname("lo"), Ok(()), "in a namespace of its own the name is the kernel's to refuse");
     }
 
     #[test]

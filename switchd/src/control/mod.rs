@@ -160,14 +160,10 @@ fn end(workers: &[Handle], threads: Vec<JoinHandle<()>>, writer: &WriterHandle) 
     writer.stop();
 }
 
-/// The message with its report, for whoever starts the daemon.
+/// The message with its report, which has the hint in it, or with the hint; for whoever starts the daemon.
 fn explained(error: &switchd_api::reply::ErrorBody) -> String {
-    let mut text = error.message.clone();
-    for more in [&error.report, &error.hint].into_iter().flatten() {
-        text.push('\n');
-        text.push_str(more);
-    }
-    text
+    let more = error.report.clone().or_else(|| Some(format!("try: {}", error.hint.as_ref()?)));
+    more.map_or_else(|| error.message.clone(), |more| format!("{}\n{more}", error.message))
 }
 
 fn policy(hello: &Hello) -> http::Policy {

@@ -3,7 +3,7 @@
 use super::super::keys::range;
 use super::super::problem::{Problem, one_of};
 use super::super::typed::BondPlan;
-use super::super::value::{host_mac, ifname};
+use super::super::value::{host_interface, host_mac};
 use super::super::{DEFAULT_SYSTEM_PRIORITY, MAX_MEMBERS};
 use super::network::{choice, in_range};
 use super::scope::Scope;
@@ -108,7 +108,7 @@ fn members(name: &Name, spec: &BondSpec, problems: &mut Vec<Problem>) {
     for (index, member) in spec.members.iter().enumerate().take(MAX_MEMBERS) {
         let number = index.to_string();
         let path = ["bond", name.as_str(), "members", number.as_str()];
-        if let Err(rule) = ifname(member) {
+        if let Err(rule) = host_interface(member) {
             problems.push(Problem::new(&path, rule).text(member));
         } else if spec.members[..index].contains(member) {
             problems.push(Problem::new(&path, "this member is named twice").text(member));
@@ -159,7 +159,7 @@ fn modes(name: &Name, spec: &BondSpec, problems: &mut Vec<Problem>) {
     }
     match (&spec.peer, spec.peer_id) {
         (Some(peer), half) => {
-            if let Err(rule) = ifname(peer) {
+            if let Err(rule) = host_interface(peer) {
                 problems.push(Problem::new(&path("peer"), rule).text(peer));
             }
             if spec.members.contains(peer) {

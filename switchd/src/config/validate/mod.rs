@@ -4,9 +4,13 @@
 //! its fields' comments make, so nothing later checks again.
 
 mod bond;
+#[cfg(test)]
+mod bond_tests;
 mod interfaces;
 mod mirror;
 mod nat;
+#[cfg(test)]
+mod nat_tests;
 mod network;
 mod port;
 mod scope;

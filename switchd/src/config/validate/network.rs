@@ -2,7 +2,7 @@
 
 use super::super::keys::{RangeRule, range};
 use super::super::problem::{Problem, one_of};
-use super::super::value::{fdb_key, ifname, vlan};
+use super::super::value::{fdb_key, host_interface, vlan};
 use super::super::{DEFAULT_AGEING, DEFAULT_MAC_LIMIT, DEFAULT_MTU, MAX_STATIC};
 use super::scope::Scope;
 use super::{NetworkPlan, StaticEntry, instead, nat};
@@ -106,7 +106,7 @@ fn place(desired: &Desired, name: &Name, spec: &NetworkSpec, problems: &mut Vec<
         }
         // A bond's name may be longer.
         if !desired.bond.contains_key(uplink.as_str())
-            && let Err(rule) = ifname(uplink)
+            && let Err(rule) = host_interface(uplink)
         {
             problems.push(Problem::new(&uplink_path, rule).text(uplink));
         }

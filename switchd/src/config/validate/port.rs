@@ -3,7 +3,7 @@
 use super::super::address::host4;
 use super::super::keys::range;
 use super::super::problem::Problem;
-use super::super::value::{host_mac, ifname, netns, storm, vlan};
+use super::super::value::{host_interface, host_mac, ifname, netns, storm, vlan};
 use super::network::{choice, in_range};
 use super::scope::Scope;
 use super::{Backend, PortPlan, instead};
@@ -126,7 +126,7 @@ fn backend(name: &Name, spec: &PortSpec, problems: &mut Vec<Problem>) -> Option<
         }
     };
     check("tap", &spec.tap, ifname);
-    check("netdev", &spec.netdev, ifname);
+    check("netdev", &spec.netdev, host_interface);
     check("netns", &spec.netns, netns);
     match (&spec.tap, &spec.netdev) {
         (Some(tap), None) => Some(Backend::Tap { ifname: tap.clone(), netns: spec.netns.clone() }),

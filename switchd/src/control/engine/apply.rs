@@ -57,7 +57,7 @@ impl Engine {
         let save = if confirm.is_some() { Save::Not } else { Save::Yes };
         self.transact(desired, save, Mode::Strict)?;
         let confirm_within = confirm.map(|time| time.as_secs());
-        let what = format!("{} changes", changes.len());
+        let what = config::counted(changes.len(), "change");
         match confirm {
             Some(time) => {
                 self.window = Some(Window { deadline: self.now() + time, before });
@@ -87,7 +87,7 @@ impl Engine {
         self.forget_old_leases(&running);
         self.saved = running;
         self.window = None;
-        self.events.tell("config.confirmed", "config", format!("{} changes", changes.len()));
+        self.events.tell("config.confirmed", "config", config::counted(changes.len(), "change"));
         Ok(ApplyReply { changes, applied: true, confirm_within: None })
     }
 

@@ -53,11 +53,19 @@ impl Engine {
         let source = self.source(&request.source)?;
         let tape = self.tape_of(request, source)?;
         let object = Object::Mirror(request.source.clone());
+        // It is carried out as a mirror; the user knows of none.
+        let mirror = format!("{object}: ");
+        let of_capture = |mut error: ErrorBody| {
+            if let Some(rest) = error.message.strip_prefix(&mirror) {
+                error.message = format!("capture of {}: {rest}", request.source);
+            }
+            error
+        };
         let worker = self.standing.worker_of_tape(&tape).ok_or_else(|| {
             hinted(ErrorCode::Unavailable, format!("{} is not up", request.source), "switchctl status")
         })?;
         let filter = match &tape.filter {
-            Some(expression) => Some(self.compile(&object, expression, tape.snaplen)?),
+            Some(expression) => Some(self.compile(&object, expression, tape.snaplen).map_err(of_capture)?),
             None => None,
         };
         self.captures.last += 1;
@@ -72,7 +80,7 @@ impl Engine {
         let added = self.means.workers.run(worker, Command::AddMirror { name: key(&name), mirror });
         if let Err(error) = added {
             self.means.captures.close(&name);
-            return Err(worker_refused(&object, &error));
+            return Err(of_capture(worker_refused(&object, &error)));
         }
         self.captures.live.insert(name, tape);
         self.events.tell("capture.started", request.source.clone(), "");

@@ -106,13 +106,14 @@ impl Engine {
         engine.transact(desired.clone(), save, Mode::Lenient)?;
         engine.saved = desired;
         engine.look_at_conflicts();
-        let message = format!(
-            "{} networks, {} bonds, {} ports, {} mirrors",
-            engine.running.network.len(),
-            engine.running.bond.len(),
-            engine.running.port.len(),
-            engine.running.mirror.len()
-        );
+        let running = &engine.running;
+        let counts = [
+            (running.network.len(), "network"),
+            (running.bond.len(), "bond"),
+            (running.port.len(), "port"),
+            (running.mirror.len(), "mirror"),
+        ];
+        let message = counts.map(|(number, thing)| config::counted(number, thing)).join(", ");
         engine.events.tell("daemon.started", "switchd", message);
         Ok(engine)
     }

@@ -231,7 +231,7 @@ pub(super) fn between(scope: Scope<'_>, plans: &BTreeMap<Name, NetworkPlan>, pro
     let mut subnets6: BTreeMap<u128, (Prefix6, &Name)> = BTreeMap::new();
     let mut macs: BTreeMap<(Option<(&str, Option<u16>)>, Option<MacAddr>), &Name> = BTreeMap::new();
     let mut outsides: BTreeMap<(&str, Option<u16>, IpAddr), (&Name, &str)> = BTreeMap::new();
-    let mut host: Vec<(ForwardKey, &Name, &str)> = Vec::new();
+    let mut host = Vec::new();
     for (name, _) in scope.networks() {
         let Some(plan) = plans.get(name).and_then(|plan| plan.nat.as_deref()) else { continue };
         let path = |key| ["network", name.as_str(), key];
@@ -257,25 +257,7 @@ pub(super) fn between(scope: Scope<'_>, plans: &BTreeMap<Name, NetworkPlan>, pro
             subnets6.insert(start, (inside6, name));
         }
         match &plan.egress {
-            NatEgress::Host => {
-                for row in &plan.forwards {
-                    let Ok(key) = address::forward_key(&row.key) else { continue };
-                    if let Some((_, other, taken)) = host.iter().find(|(other, ..)| other.overlaps(&key)) {
-                        problems.push(
-                            Problem::new(
-                                &["network", name.as_str(), "forward", &row.key],
-                                format!("network {other} has this port of the host already"),
-                            )
-                            .also(&["network", other.as_str(), "forward", taken])
-                            .help(
-                                "choose another port, or name one of the host's addresses: HOSTIP:PROTO/PORT",
-                            )
-                            .conflict(),
-                        );
-                    }
-                    host.push((key, name, &row.key));
-                }
-            }
+            NatEgress::Host => host_ports(name, plan, &mut host, problems),
             NatEgress::Outside(outside) => {
                 addresses(name, plan, outside, &mut outsides, problems);
                 let place = (outside.uplink.as_str(), outside.vlan);
@@ -294,6 +276,41 @@ pub(super) fn between(scope: Scope<'_>, plans: &BTreeMap<Name, NetworkPlan>, pro
                 }
             }
         }
+    }
+}
+
+/// A forward of egress host: what it is of the host, its network and key.
+struct HostPort<'a> {
+    key: ForwardKey,
+    is4: bool,
+    network: &'a Name,
+    text: &'a str,
+}
+
+/// One port of the host, one network.
+fn host_ports<'a>(
+    name: &'a Name,
+    plan: &'a NatPlan,
+    taken: &mut Vec<HostPort<'a>>,
+    problems: &mut Vec<Problem>,
+) {
+    let others = taken.len();
+    for row in &plan.forwards {
+        let Ok(key) = address::forward_key(&row.key) else { continue };
+        let is4 = row.forward.to.is_ipv4();
+        if let Some(other) = taken[..others].iter().find(|other| other.is4 == is4 && other.key.overlaps(&key))
+        {
+            problems.push(
+                Problem::new(
+                    &["network", name.as_str(), "forward", &row.key],
+                    format!("network {} has this port of the host already", other.network),
+                )
+                .also(&["network", other.network.as_str(), "forward", other.text])
+                .help("choose another port, or name one of the host's addresses: HOSTIP:PROTO/PORT")
+                .conflict(),
+            );
+        }
+        taken.push(HostPort { key, is4, network: name, text: &row.key });
     }
 }
 

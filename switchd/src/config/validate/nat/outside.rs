@@ -7,7 +7,7 @@ use super::super::super::address::{
 };
 use super::super::super::problem::Problem;
 use super::super::super::typed::{NatEgress, OutsideAddress, OutsideMac, OutsidePlan};
-use super::super::super::value::{host_mac, ifname};
+use super::super::super::value::{host_interface, host_mac};
 use super::super::scope::Scope;
 use super::taken;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -32,7 +32,7 @@ pub(super) fn egress(
         Some(uplink) => uplink,
     };
     if !scope.desired.bond.contains_key(uplink)
-        && let Err(rule) = ifname(uplink)
+        && let Err(rule) = host_interface(uplink)
     {
         problems.push(
             Problem::new(&path("egress"), rule).text(uplink).help("egress is host, an interface or a bond"),

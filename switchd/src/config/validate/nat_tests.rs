@@ -1,0 +1,726 @@
+//! Every rule of NAT networks with its message: a base that is valid, and the one change that breaks it.
+
+use super::super::problem::Problem;
+use super::super::testing::{CAPTURES, name};
+use super::super::typed::{Dhcp6, Mode6, NatEgress, OutsideAddress, OutsideMac};
+use super::*;
+use switchd_api::model::{NetworkSpec, PortSpec};
+use switchd_api::reply::ErrorCode;
+use switchd_nat::{Filtering, Prefix4, Proto};
+
+const BASE: &str = r#"
+[network.lab]
+kind = "nat"
+subnet = "10.7.0.0/24"
+subnet6 = "fd00:7::/64"
+[network.lab.forward]
+"tcp/8080" = "10.7.0.20:80"
+[network.shop]
+kind = "nat"
+subnet = "10.8.0.0/24"
+egress = "eth0"
+vlan = 30
+address = "192.0.2.9/24"
+gateway = "192.0.2.1"
+pool = "192.0.2.20-192.0.2.29"
+[network.shop.floating]
+"192.0.2.50" = "web"
+[network.office]
+kind = "bridged"
+uplink = "eth0"
+[port.vm1]
+network = "lab"
+tap = "vm1"
+reserve = "10.7.0.20"
+[port.vm2]
+network = "lab"
+tap = "vm2"
+[port.web]
+network = "shop"
+tap = "web"
+reserve = "10.8.0.2"
+[port.bare]
+network = "shop"
+tap = "bare"
+[port.pc]
+network = "office"
+tap = "pc"
+"#;
+
+fn base() -> Desired {
+    toml::from_str(BASE).unwrap()
+}
+
+fn check(change: impl FnOnce(&mut Desired)) -> Result<Validated, Vec<Problem>> {
+    let mut desired = base();
+    change(&mut desired);
+    validate(&desired, Path::new(CAPTURES))
+}
+
+fn problems(change: impl FnOnce(&mut Desired)) -> Vec<Problem> {
+    check(change).expect_err("it is refused")
+}
+
+fn refused(change: impl FnOnce(&mut Desired)) -> Vec<String> {
+    problems(change).iter().map(Problem::to_string).collect()
+}
+
+/// With egress host.
+fn lab(change: impl FnOnce(&mut NetworkSpec)) -> Vec<String> {
+    refused(|desired| change(desired.network.get_mut("lab").unwrap()))
+}
+
+/// With egress through an interface.
+fn shop(change: impl FnOnce(&mut NetworkSpec)) -> Vec<String> {
+    refused(|desired| change(desired.network.get_mut("shop").unwrap()))
+}
+
+fn port(name: &str, change: impl FnOnce(&mut PortSpec)) -> Vec<String> {
+    refused(|desired| change(desired.port.get_mut(name).unwrap()))
+}
+
+fn some(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+fn entry(key: &str, value: &str) -> BTreeMap<String, String> {
+    [(key.to_owned(), value.to_owned())].into()
+}
+
+#[test]
+fn values_get_their_types_and_defaults() {
+    let plan = check(|_| {}).unwrap();
+    let nat = plan.networks["lab"].nat.as_deref().unwrap();
+    assert_eq!(nat.inside, Prefix4 { address: [10, 7, 0, 1].into(), len: 24 });
+    assert_eq!(nat.subnet(), Ipv4Addr::new(10, 7, 0, 0));
+    assert_eq!(nat.inside6.unwrap().address, "fd00:7::1".parse::<std::net::Ipv6Addr>().unwrap());
+    assert_eq!((&nat.egress, nat.mode6, nat.dhcp6), (&NatEgress::Host, Mode6::Nat, Dhcp6::Slaac));
+    let dhcp = nat.dhcp.as_ref().unwrap();
+    assert_eq!((dhcp.range, dhcp.lease_time), (([10, 7, 0, 1].into(), [10, 7, 0, 254].into()), 3600));
+    assert_eq!((nat.domain.as_str(), nat.resolvers.len()), ("lab", 0));
+    assert_eq!((nat.flow_limit, nat.flow_quota), (1 << 20, 65_536));
+    assert_eq!((nat.filtering, nat.timeouts), (Filtering::AddressAndPortDependent, Default::default()));
+    assert_eq!((nat.forwards[0].forward.proto, &nat.forwards[0].forward.ports), (Proto::Tcp, &(8080..=8080)));
+    assert_eq!(nat.reserved, [(name("vm1"), Ipv4Addr::new(10, 7, 0, 20))]);
+    assert_eq!(plan.ports["vm1"].reserve, Some([10, 7, 0, 20].into()));
+
+    let nat = plan.networks["shop"].nat.as_deref().unwrap();
+    let outside = nat.outside().unwrap();
+    assert_eq!((outside.uplink.as_str(), outside.vlan), ("eth0", Some(30)));
+    assert_eq!(outside.address, OutsideAddress::Static(Prefix4 { address: [192, 0, 2, 9].into(), len: 24 }));
+    assert_eq!((outside.pool.len(), outside.gateway), (10, Some([192, 0, 2, 1].into())));
+    assert_eq!((outside.mac, nat.mode6), (OutsideMac::Own, Mode6::Routed));
+    assert_eq!((nat.floating[0].port.as_str(), nat.floating[0].inside), ("web", [10, 8, 0, 2].into()));
+    assert!(plan.networks["office"].nat.is_none());
+}
+
+#[test]
+fn a_nat_network_needs_a_subnet_of_hosts() {
+    assert_eq!(
+        lab(|spec| spec.subnet = None),
+        ["network lab: subnet: a NAT network needs a subnet for its guests"]
+    );
+    assert_eq!(
+        lab(|spec| spec.subnet = some("10.7.0.5/24")),
+        ["network lab: subnet \"10.7.0.5/24\": bits beyond /24 are set"]
+    );
+    assert_eq!(
+        lab(|spec| spec.subnet = some("10.7.0.0/31")),
+        ["network lab: subnet \"10.7.0.0/31\": the length of a subnet is /8 to /30"]
+    );
+    assert_eq!(
+        lab(|spec| spec.subnet6 = some("fd00:7::/60")),
+        ["network lab: subnet6 \"fd00:7::/60\": the length of a prefix is /64 (RFC 4862 5.5.3)"]
+    );
+    let stateful = check(|desired| {
+        let lab = desired.network.get_mut("lab").unwrap();
+        (lab.subnet6, lab.dhcp6) = (some("fd00:7::/96"), some("stateful"));
+    });
+    assert_eq!(stateful.unwrap().networks["lab"].nat.as_ref().unwrap().dhcp6, Dhcp6::Stateful);
+    assert_eq!(
+        lab(|spec| spec.mtu = Some(1279)),
+        ["network lab: mtu 1279: IPv6 needs an MTU of at least 1280 (RFC 8200 5)"]
+    );
+}
+
+#[test]
+fn subnets_do_not_overlap_with_each_other_or_with_the_outside() {
+    let found = problems(|desired| desired.network.get_mut("shop").unwrap().subnet = some("10.0.0.0/8"));
+    let shop_first = "network shop: subnet \"10.0.0.0/8\": network lab has 10.7.0.0/24, and they overlap";
+    assert!(found.iter().any(|problem| problem.to_string() == shop_first), "{found:?}");
+    assert!(found.iter().all(|problem| problem.code == ErrorCode::Conflict || problem.path[0] == "port"));
+    assert_eq!(
+        lab(|spec| {
+            spec.subnet = some("10.8.0.128/25");
+            spec.forward.clear();
+        })[1],
+        "network shop: subnet \"10.8.0.0/24\": network lab has 10.8.0.128/25, and they overlap"
+    );
+    assert_eq!(
+        shop(|spec| spec.subnet6 = some("fd00:7::/64")),
+        ["network shop: subnet6 \"fd00:7::/64\": network lab has fd00:7::/64, and they overlap"]
+    );
+    let found = shop(|spec| spec.subnet = some("192.0.2.0/24"));
+    let rule = "network shop: address \"192.0.2.9/24\": 192.0.2.0/24 outside overlaps with the guests' subnet \
+                192.0.2.0/24";
+    assert!(found.contains(&rule.to_owned()), "{found:?}");
+}
+
+#[test]
+fn what_was_just_added_is_named_in_a_conflict() {
+    let before = base();
+    let mut after = base();
+    let spec = NetworkSpec { subnet: some("10.8.0.0/25"), ..Default::default() };
+    after.network.insert(name("a"), NetworkSpec { kind: Kind::Nat, ..spec });
+    let problems = validate_change(&before, &after, Path::new(CAPTURES)).unwrap_err();
+    assert_eq!(
+        problems[0].to_string(),
+        "network a: subnet \"10.8.0.0/25\": network shop has 10.8.0.0/24, and they overlap"
+    );
+    // The uplink of `office` is old; the netdev of `a` is new, and so is the uplink of `z` beside an old port.
+    let mut after = base();
+    let pc = PortSpec { netdev: some("eth0"), ..PortSpec::on(name("office")) };
+    after.port.insert(name("a"), pc);
+    let problems = validate_change(&before, &after, Path::new(CAPTURES)).unwrap_err();
+    assert!(problems[0].to_string().starts_with("port a: netdev \"eth0\""), "{problems:?}");
+    let mut before = base();
+    before.port.insert(name("z"), PortSpec { netdev: some("eth7"), ..PortSpec::on(name("office")) });
+    let mut after = before.clone();
+    after.network.insert(name("b"), NetworkSpec { uplink: some("eth7"), ..NetworkSpec::default() });
+    let problems = validate_change(&before, &after, Path::new(CAPTURES)).unwrap_err();
+    assert_eq!(
+        problems[0].to_string(),
+        "network b: uplink \"eth7\": this interface is the netdev of port z already"
+    );
+    // An address that a new port takes from an old one, whatever their names.
+    let mut after = base();
+    after.port.insert(
+        name("a"),
+        PortSpec { tap: some("a"), reserve: some("10.7.0.20"), ..PortSpec::on(name("lab")) },
+    );
+    let problems = validate_change(&base(), &after, Path::new(CAPTURES)).unwrap_err();
+    assert_eq!(problems[0].to_string(), "port a: reserve \"10.7.0.20\": port vm1 has this address already");
+}
+
+#[test]
+fn other_kinds_have_no_nat_keys_and_a_nat_network_no_uplink() {
+    let office = |change: fn(&mut NetworkSpec)| refused(|d| change(d.network.get_mut("office").unwrap()));
+    assert_eq!(
+        office(|spec| spec.subnet = some("10.9.0.0/24")),
+        ["network office: subnet: only a NAT network has this key"]
+    );
+    assert_eq!(
+        office(|spec| spec.forward = entry("tcp/80", "10.9.0.2:80")),
+        ["network office: forward: only a NAT network has this key"]
+    );
+    assert_eq!(
+        lab(|spec| spec.uplink = some("eth1")),
+        ["network lab: uplink \"eth1\": a NAT network has no uplink"]
+    );
+    assert_eq!(
+        lab(|spec| spec.rstp = some("on")),
+        ["network lab: rstp \"on\": a NAT network takes no part in spanning trees"]
+    );
+    assert_eq!(office(|spec| spec.rstp = some("yes")), ["network office: rstp \"yes\": expected on or off"]);
+    let on = check(|desired| desired.network.get_mut("office").unwrap().rstp = some("on")).unwrap();
+    assert!(on.networks["office"].rstp && !on.networks["lab"].rstp);
+}
+
+#[test]
+fn egress_host_has_no_address_of_its_own() {
+    let rule = "only egress through an interface has this key: here the host's own addresses are used";
+    let said = |key: &str| vec![format!("network lab: {key}: {rule}")];
+    assert_eq!(lab(|spec| spec.address = some("192.0.2.9/24")), said("address"));
+    assert_eq!(lab(|spec| spec.pool = some("192.0.2.9")), said("pool"));
+    assert_eq!(lab(|spec| spec.gateway = some("192.0.2.1")), said("gateway"));
+    assert_eq!(lab(|spec| spec.mac = some("host")), said("mac"));
+    assert_eq!(lab(|spec| spec.vlan = Some(7)), said("vlan"));
+    assert_eq!(lab(|spec| spec.floating = entry("192.0.2.51", "vm1")), said("floating"));
+    assert_eq!(
+        lab(|spec| spec.mode6 = some("routed")),
+        ["network lab: mode6 \"routed\": the host's own sockets cannot route: egress host translates"]
+    );
+}
+
+#[test]
+fn egress_through_an_interface_has_an_address_there() {
+    assert_eq!(
+        shop(|spec| spec.address = None),
+        ["network shop: address: egress through an interface needs an address of its own there"]
+    );
+    for bad in ["192.0.2.9", "dhcp4", ""] {
+        let rule = "expected dhcp, or an address with the length of its prefix";
+        assert_eq!(shop(|spec| spec.address = some(bad)), [format!("network shop: address {bad:?}: {rule}")]);
+    }
+    for bad in ["192.0.2.0/24", "192.0.2.255/24", "127.0.0.1/8", "224.0.0.5/24", "1.2.3.4/0"] {
+        let found = shop(|spec| spec.address = some(bad));
+        assert!(found[0].contains("this is no host's address within a /"), "{bad}: {found:?}");
+    }
+    assert_eq!(
+        shop(|spec| spec.egress = some("eth/0"))[0],
+        "network shop: egress \"eth/0\": an interface name has no slash, colon or white space"
+    );
+    assert_eq!(
+        shop(|spec| spec.gateway = some("198.51.100.1")),
+        ["network shop: gateway \"198.51.100.1\": the next hop is not within the outside's prefix"]
+    );
+    assert_eq!(
+        shop(|spec| spec.gateway = some("192.0.2.9")),
+        ["network shop: gateway \"192.0.2.9\": this is the network's own address outside"]
+    );
+    let lone = check(|desired| {
+        let shop = desired.network.get_mut("shop").unwrap();
+        (shop.address, shop.gateway) = (some("192.0.2.9/32"), some("198.51.100.1"));
+    });
+    assert!(lone.is_ok(), "{lone:?}");
+    let leased = check(|desired| {
+        let shop = desired.network.get_mut("shop").unwrap();
+        (shop.address, shop.pool, shop.mac) = (some("dhcp"), None, some("host"));
+    })
+    .unwrap();
+    let outside = leased.networks["shop"].nat.as_ref().unwrap().outside().unwrap().clone();
+    assert_eq!((outside.address, outside.mac), (OutsideAddress::Dhcp, OutsideMac::Host));
+    assert_eq!(
+        shop(|spec| spec.mac = some("01:00:5e:00:00:01")),
+        [
+            "network shop: mac \"01:00:5e:00:00:01\": a group address (odd first octet) belongs to no single host"
+        ]
+    );
+}
+
+#[test]
+fn a_pool_holds_other_addresses_of_hosts() {
+    for (pool, rule) in [
+        ("192.0.2.5-192.0.2.10", "192.0.2.9 is the network's main address already"),
+        ("192.0.2.1-192.0.2.3", "192.0.2.1 is the gateway outside"),
+        ("192.0.2.250-192.0.2.255", "192.0.2.255 is no host's address"),
+        ("10.8.0.7", "10.8.0.7 lies in the guests' subnet"),
+        ("192.0.0.0-192.0.2.8", "a pool has at most 256 addresses, this one has 521"),
+        ("192.0.2.29-192.0.2.20", "the range 192.0.2.29-192.0.2.20 goes backwards"),
+    ] {
+        let wanted = format!("network shop: pool {pool:?}: {rule}");
+        assert_eq!(shop(|spec| spec.pool = some(pool)), [wanted]);
+    }
+    assert_eq!(
+        shop(|spec| (spec.address, spec.gateway) = (some("dhcp"), None)),
+        ["network shop: pool \"192.0.2.20-192.0.2.29\": a leased address comes alone"]
+    );
+}
+
+#[test]
+fn ipv6_outside_needs_ipv6_inside() {
+    assert_eq!(
+        shop(|spec| spec.address6 = some("2001:db8::9/64")),
+        ["network shop: address6 \"2001:db8::9/64\": the guests have no IPv6"]
+    );
+    assert_eq!(
+        shop(|spec| spec.mode6 = some("routed")),
+        ["network shop: mode6 \"routed\": this network has no IPv6"]
+    );
+    let six = |change: fn(&mut NetworkSpec)| {
+        check(|desired| {
+            let shop = desired.network.get_mut("shop").unwrap();
+            shop.subnet6 = some("fd00:8::/64");
+            change(shop);
+        })
+    };
+    let mode = |plan: Result<Validated, _>| plan.unwrap().networks["shop"].nat.as_ref().unwrap().mode6;
+    assert_eq!(mode(six(|_| {})), Mode6::Routed);
+    assert_eq!(mode(six(|spec| spec.address6 = some("2001:db8::9/64"))), Mode6::Nat);
+    assert_eq!(
+        mode(six(|spec| (spec.address6, spec.mode6) = (some("2001:db8::9/64"), some("routed")))),
+        Mode6::Routed
+    );
+    let said = |plan: Result<Validated, Vec<Problem>>| plan.unwrap_err()[0].to_string();
+    assert_eq!(
+        said(six(|spec| spec.mode6 = some("nat"))),
+        "network shop: mode6 \"nat\": translation needs an IPv6 address outside"
+    );
+    assert_eq!(
+        said(six(|spec| spec.address6 = some("fe80::9/64"))),
+        "network shop: address6 \"fe80::9/64\": this is no address that others can answer to"
+    );
+    assert_eq!(
+        said(six(|spec| spec.address6 = some("fd00:8::9/64"))),
+        "network shop: address6 \"fd00:8::9/64\": the prefix outside overlaps with the guests' subnet6"
+    );
+    assert!(six(|spec| spec.gateway6 = some("fe80::1")).is_ok());
+    assert_eq!(
+        said(six(|spec| (spec.address6, spec.gateway6) = (some("2001:db8::9/64"), some("2001:db9::1")))),
+        "network shop: gateway6 \"2001:db9::1\": the next hop is not another address within the outside's prefix"
+    );
+}
+
+#[test]
+fn an_outside_address_belongs_to_one_network() {
+    let twin = |change: fn(&mut NetworkSpec)| {
+        refused(|desired| {
+            let mut spec = NetworkSpec {
+                subnet: some("10.9.0.0/24"),
+                pool: None,
+                floating: BTreeMap::new(),
+                ..desired.network["shop"].clone()
+            };
+            change(&mut spec);
+            desired.network.insert(name("twin"), spec);
+        })
+    };
+    let taken = |key: &str, ip: &str| {
+        vec![format!("network twin: {key} \"{ip}\": network shop has this address on eth0 already")]
+    };
+    assert_eq!(twin(|_| {}), taken("address", "192.0.2.9"));
+    assert_eq!(twin(|spec| spec.address = some("192.0.2.20/24")), taken("address", "192.0.2.20"));
+    assert_eq!(
+        twin(|spec| (spec.address, spec.pool) = (some("192.0.2.10/24"), some("192.0.2.50"))),
+        taken("pool", "192.0.2.50")
+    );
+    let elsewhere = check(|desired| {
+        let spec = NetworkSpec {
+            subnet: some("10.9.0.0/24"),
+            vlan: Some(31),
+            floating: BTreeMap::new(),
+            ..desired.network["shop"].clone()
+        };
+        desired.network.insert(name("twin"), spec);
+    });
+    assert!(elsewhere.is_ok(), "{elsewhere:?}");
+    // The interface's own MAC address has one taker on a VLAN.
+    let found = refused(|desired| {
+        desired.network.get_mut("shop").unwrap().mac = some("host");
+        let spec = NetworkSpec {
+            subnet: some("10.9.0.0/24"),
+            address: some("192.0.2.10/24"),
+            pool: None,
+            floating: BTreeMap::new(),
+            ..desired.network["shop"].clone()
+        };
+        desired.network.insert(name("twin"), spec);
+    });
+    assert_eq!(found, ["network twin: mac: network shop has this address already"]);
+}
+
+#[test]
+fn an_egress_shares_its_interface_with_uplinks_only() {
+    assert_eq!(
+        port("pc", |spec| (spec.tap, spec.netdev) = (None, some("eth0"))),
+        ["port pc: netdev \"eth0\": this interface is the uplink of network office already"]
+    );
+    let found = refused(|desired| {
+        desired.network.get_mut("shop").unwrap().egress = some("eth3");
+        let pc = desired.port.get_mut("pc").unwrap();
+        (pc.tap, pc.netdev) = (None, some("eth3"));
+    });
+    assert_eq!(found, ["port pc: netdev \"eth3\": this interface is the egress of network shop already"]);
+}
+
+#[test]
+fn forwards_lead_to_guests_and_do_not_overlap() {
+    let forward = |key: &str, to: &str| lab(|spec| drop(spec.forward.insert(key.to_owned(), to.to_owned())));
+    let said = |key: &str, rule: &str| [format!("network lab: forward.{key}{rule}")];
+    assert_eq!(
+        forward("tcp/81", "10.9.0.2:80")[0],
+        "network lab: forward.\"tcp/81\" \"10.9.0.2:80\": a forward leads to an address of the guests' subnet"
+    );
+    assert_eq!(
+        forward("tcp/81", "10.7.0.1:80")[0],
+        "network lab: forward.\"tcp/81\" \"10.7.0.1:80\": this is the gateway's own address"
+    );
+    for bad in ["10.7.0.0:80", "10.7.0.255:80"] {
+        assert_eq!(forward("tcp/81", bad).len(), 1, "{bad}");
+    }
+    assert_eq!(
+        forward("tcp/8000-8100", "10.7.0.20:80"),
+        said("\"tcp/8080\"", ": forward tcp/8000-8100 has a port of this one already")
+    );
+    assert_eq!(
+        forward("tcp/8081-8070", "10.7.0.20:80"),
+        said("\"tcp/8081-8070\"", ": the range 8081-8070 goes backwards")
+    );
+    for fine in
+        [("udp/8080", "10.7.0.20:80"), ("[::1]:tcp/8080", "[fd00:7::2]:80"), ("tcp/8081", "10.7.0.20:80")]
+    {
+        let plan = check(|desired| {
+            let lab = desired.network.get_mut("lab").unwrap();
+            lab.forward.insert(fine.0.to_owned(), fine.1.to_owned());
+        });
+        assert!(plan.is_ok(), "{fine:?}: {plan:?}");
+    }
+    // Both families without an address: one each.
+    let six = check(|desired| {
+        let lab = desired.network.get_mut("lab").unwrap();
+        lab.forward = [("tcp/1", "10.7.0.2:1"), ("tcp/2", "[fd00:7::2]:1")]
+            .map(|(key, to)| (key.to_owned(), to.to_owned()))
+            .into();
+    });
+    assert!(six.is_ok(), "{six:?}");
+    assert_eq!(
+        shop(|spec| spec.forward = entry("tcp/80", "[fd00:8::2]:80"))[0],
+        "network shop: forward.\"tcp/80\" \"[fd00:8::2]:80\": the guests have no IPv6"
+    );
+}
+
+#[test]
+fn a_port_of_the_host_has_one_forward_in_all_networks() {
+    let found = problems(|desired| {
+        let spec = NetworkSpec {
+            kind: Kind::Nat,
+            subnet: some("10.9.0.0/24"),
+            forward: entry("192.0.2.1:tcp/8000-9000", "10.9.0.2:80"),
+            ..NetworkSpec::default()
+        };
+        desired.network.insert(name("other"), spec);
+    });
+    assert_eq!(
+        found[0].to_string(),
+        "network other: forward.\"192.0.2.1:tcp/8000-9000\": network lab has this port of the host already"
+    );
+    assert_eq!(found[0].code, ErrorCode::Conflict);
+    // An address of its own is nobody else's.
+    assert!(check(|d| d.network.get_mut("shop").unwrap().forward = entry("tcp/8080", "10.8.0.2:80")).is_ok());
+}
+
+#[test]
+fn a_forward_names_an_address_that_the_network_has() {
+    let forward = |key: &str| shop(|spec| spec.forward = entry(key, "10.8.0.2:80"));
+    assert_eq!(
+        forward("192.0.2.10:tcp/80"),
+        ["network shop: forward.\"192.0.2.10:tcp/80\": the network has no address 192.0.2.10 outside"]
+    );
+    assert_eq!(
+        forward("192.0.2.50:tcp/80"),
+        [
+            "network shop: forward.\"192.0.2.50:tcp/80\": 192.0.2.50 is the floating address of port web, with all \
+             its ports"
+        ]
+    );
+    for fine in ["192.0.2.9:tcp/80", "192.0.2.25:tcp/80", "tcp/80"] {
+        let plan = check(|d| d.network.get_mut("shop").unwrap().forward = entry(fine, "10.8.0.2:80"));
+        assert!(plan.is_ok(), "{fine}: {plan:?}");
+    }
+}
+
+#[test]
+fn a_floating_address_is_one_guests_whose_address_is_known() {
+    let floating = |ip: &str, port: &str| shop(|spec| spec.floating = entry(ip, port));
+    let said = |ip: &str, rule: &str| [format!("network shop: floating.{ip}{rule}")];
+    assert_eq!(
+        floating("192.0.2.51", "bare"),
+        said(
+            "192.0.2.51",
+            " \"bare\": the port has no reserved address, so its guest's address is not known"
+        )
+    );
+    let found = problems(|d| d.network.get_mut("shop").unwrap().floating = entry("192.0.2.51", "bare"));
+    assert_eq!(found[0].help.as_deref(), Some("switchctl port set bare reserve=IP"));
+    assert_eq!(
+        floating("192.0.2.51", "vm1"),
+        said("192.0.2.51", " \"vm1\": the port belongs to network lab")
+    );
+    assert_eq!(floating("192.0.2.51", "wep"), said("192.0.2.51", " \"wep\": there is no such port"));
+    assert_eq!(
+        floating("192.0.2.9", "web"),
+        said("192.0.2.9", ": this is the network's main address outside: use forwards for it")
+    );
+    assert_eq!(
+        floating("192.0.2.21", "web"),
+        said("192.0.2.21", ": this address is in the network's pool: take it out there first")
+    );
+    assert_eq!(floating("192.0.2.1", "web"), said("192.0.2.1", ": this is the next hop outside"));
+    assert_eq!(floating("192.0.2.255", "web").len(), 1);
+    assert_eq!(
+        floating("10.8.0.9", "web"),
+        said("10.8.0.9", ": this address is inside, in the guests' subnet: a floating address is outside")
+    );
+    assert_eq!(floating("web", "192.0.2.51").len(), 1);
+    let two = shop(|spec| drop(spec.floating.insert("192.0.2.51".into(), "web".into())));
+    assert_eq!(
+        two,
+        said("192.0.2.51", " \"web\": the port has 192.0.2.50 already, and a guest has one floating address")
+    );
+    // Routed to us, beyond the prefix.
+    assert!(check(|d| d.network.get_mut("shop").unwrap().floating = entry("198.51.100.7", "web")).is_ok());
+}
+
+#[test]
+fn a_reserved_address_is_a_hosts_of_the_ports_nat_network() {
+    assert_eq!(
+        port("vm2", |spec| spec.reserve = some("10.7.0.20")),
+        ["port vm2: reserve \"10.7.0.20\": port vm1 has this address already"]
+    );
+    assert_eq!(
+        port("vm2", |spec| spec.reserve = some("10.7.0.1")),
+        ["port vm2: reserve \"10.7.0.1\": this is the gateway's own address in network lab"]
+    );
+    for bad in ["10.8.0.2", "10.7.0.0", "10.7.0.255"] {
+        assert_eq!(
+            port("vm2", |spec| spec.reserve = some(bad)),
+            [format!("port vm2: reserve \"{bad}\": this is no host's address in 10.7.0.0/24 of network lab")]
+        );
+    }
+    assert_eq!(
+        port("vm2", |spec| spec.reserve = some("10.7.0")),
+        ["port vm2: reserve \"10.7.0\": expected an IPv4 address, as in 192.0.2.9"]
+    );
+    assert_eq!(
+        port("pc", |spec| spec.reserve = some("10.7.0.9")),
+        ["port pc: reserve \"10.7.0.9\": network office has no DHCP server that could give it out"]
+    );
+}
+
+#[test]
+fn dhcp_serves_what_its_options_can_hold() {
+    let dhcp = |change: fn(&mut NetworkSpec)| {
+        check(|desired| change(desired.network.get_mut("lab").unwrap()))
+            .map(|plan| plan.networks["lab"].nat.as_ref().unwrap().dhcp.clone())
+    };
+    let plan = dhcp(|spec| {
+        spec.dhcp_range = some("10.7.0.100-10.7.0.199");
+        spec.lease_time = Some(7200);
+        for (option, text) in [
+            ("ntp", "10.7.0.5, 10.7.0.6"),
+            ("tftp", "boot.example"),
+            ("bootfile", "pxelinux.0"),
+            ("search", "Lab.example,example"),
+            ("routes", "10.9.0.0/16 via 10.7.0.5, 0.0.0.0/0 via 10.7.0.1"),
+        ] {
+            spec.dhcp_option.insert(option.into(), text.into());
+        }
+    });
+    let plan = plan.unwrap().unwrap();
+    assert_eq!((plan.range.1, plan.lease_time, plan.ntp.len()), ([10, 7, 0, 199].into(), 7200, 2));
+    assert_eq!(plan.search, ["lab.example", "example"]);
+    assert_eq!(plan.routes[0], (Prefix4 { address: [10, 9, 0, 0].into(), len: 16 }, [10, 7, 0, 5].into()));
+    assert_eq!(dhcp(|spec| spec.dhcp = some("off")).unwrap(), None);
+    let said = |plan: Result<Option<_>, Vec<Problem>>| {
+        plan.map(|_: Option<super::super::typed::DhcpPlan>| ()).unwrap_err()[0].to_string()
+    };
+    assert_eq!(
+        said(dhcp(|spec| (spec.dhcp, spec.lease_time) = (some("off"), Some(600)))),
+        "network lab: lease-time: DHCP is off in this network"
+    );
+    assert_eq!(
+        said(dhcp(|spec| spec.dhcp_range = some("10.7.0.100-10.7.1.10"))),
+        "network lab: dhcp-range \"10.7.0.100-10.7.1.10\": the range is not within the hosts of the subnet"
+    );
+    assert_eq!(
+        said(dhcp(|spec| spec.dhcp_range = some("10.7.0.1"))),
+        "network lab: dhcp-range \"10.7.0.1\": the gateway's own address is not for lease"
+    );
+    assert_eq!(
+        said(dhcp(|spec| spec.lease_time = Some(119))),
+        "network lab: lease-time 119: the lease time in seconds is 120 to 31536000"
+    );
+    for (option, text, rule) in [
+        ("npt", "10.7.0.5", "there is no such option"),
+        ("ntp", "time.example", "expected an IPv4 address, as in 192.0.2.9"),
+        ("tftp", "ü", "the name of a server (option 66) is 1 to 255 printable characters of ASCII"),
+        ("routes", "10.9.0.0/16", "expected routes like 10.9.0.0/16 via 10.7.0.5, with commas between them"),
+        ("routes", "10.9.0.1/16 via 10.7.0.5", "bits beyond /16 are set: the network is 10.9.0.0"),
+        (
+            "search",
+            "a..b",
+            "expected a domain: labels of a-z 0-9 - with dots between them, as in lab.example",
+        ),
+    ] {
+        let found = lab(|spec| spec.dhcp_option = entry(option, text));
+        assert_eq!(found, [format!("network lab: dhcp-option.{option} {text:?}: {rule}")]);
+    }
+    let many = vec!["10.7.0.5"; 64].join(",");
+    assert!(
+        lab(|spec| spec.dhcp_option = entry("ntp", &many))[0]
+            .ends_with("at most 255 bytes, and this would be 256")
+    );
+}
+
+#[test]
+fn names_are_domains_and_name_servers_addresses() {
+    assert_eq!(
+        lab(|spec| spec.dns = some("lab..example")),
+        [
+            "network lab: dns \"lab..example\": expected a domain: labels of a-z 0-9 - with dots between them, as in \
+             lab.example"
+        ]
+    );
+    let plan = check(|desired| {
+        let lab = desired.network.get_mut("lab").unwrap();
+        (lab.dns, lab.resolver) = (some("Lab.Example."), some("192.0.2.53,[2001:db8::53]:5353"));
+        let odd = NetworkSpec { subnet: some("10.9.0.0/24"), ..desired.network["lab"].clone() };
+        desired
+            .network
+            .insert(name("a..b-"), NetworkSpec { dns: None, subnet6: None, forward: BTreeMap::new(), ..odd });
+    })
+    .unwrap();
+    let nat = plan.networks["lab"].nat.as_ref().unwrap();
+    assert_eq!((nat.domain.as_str(), nat.resolvers.len()), ("lab.example", 2));
+    assert_eq!(plan.networks["a..b-"].nat.as_ref().unwrap().domain, "a.b");
+    assert!(
+        lab(|spec| spec.resolver = some("dns.example"))[0].contains("expected addresses separated by commas")
+    );
+    let nine = vec!["192.0.2.53"; 9].join(",");
+    assert!(lab(|spec| spec.resolver = some(&nine))[0].contains("at most 8 name servers, these are 9"));
+}
+
+#[test]
+fn limits_and_timeouts_have_ranges_of_the_standards() {
+    for (found, rule) in [
+        (
+            lab(|spec| spec.udp_timeout = Some(119)),
+            "udp-timeout 119: the UDP timeout in seconds is 120 to 86400",
+        ),
+        (
+            lab(|spec| spec.tcp_timeout = Some(7439)),
+            "tcp-timeout 7439: the TCP timeout in seconds is 7440 to 1000000",
+        ),
+        (
+            lab(|spec| spec.tcp_transitory_timeout = Some(239)),
+            "tcp-transitory-timeout 239: the TCP transitory timeout in seconds is 240 to 86400",
+        ),
+        (
+            lab(|spec| spec.icmp_timeout = Some(59)),
+            "icmp-timeout 59: the ICMP timeout in seconds is 60 to 86400",
+        ),
+        (lab(|spec| spec.flow_limit = Some(0)), "flow-limit 0: the number of flows is 1 to 4194304"),
+        (
+            lab(|spec| (spec.flow_limit, spec.flow_quota) = (Some(10), Some(11))),
+            "flow-quota 11: one guest cannot have more flows than the network",
+        ),
+        (
+            lab(|spec| spec.filtering = some("none")),
+            "filtering \"none\": expected address-and-port or endpoint-independent",
+        ),
+    ] {
+        assert_eq!(found[0], format!("network lab: {rule}"));
+    }
+    let plan = check(|d| d.network.get_mut("lab").unwrap().flow_limit = Some(10)).unwrap();
+    assert_eq!(plan.networks["lab"].nat.as_ref().unwrap().flow_quota, 10);
+}
+
+#[test]
+fn guards_and_the_storm_limit_have_their_values() {
+    let plan = check(|desired| {
+        let vm1 = desired.port.get_mut("vm1").unwrap();
+        (vm1.storm_limit, vm1.bpdu_guard, vm1.loop_guard) = (some("off"), some("off"), some("on"));
+        desired.port.get_mut("vm2").unwrap().storm_limit = some("500");
+    })
+    .unwrap();
+    let vm1 = &plan.ports["vm1"];
+    assert_eq!((vm1.storm_limit, vm1.bpdu_guard, vm1.loop_guard), (None, false, true));
+    assert_eq!(plan.ports["vm2"].storm_limit, Some(500));
+    assert_eq!(plan.ports["pc"].storm_limit, switchd_dataplane::PortConfig::default().storm_limit);
+    for bad in ["99", "10000001", "on", "1k"] {
+        assert_eq!(
+            port("vm1", |spec| spec.storm_limit = some(bad)),
+            [format!(
+                "port vm1: storm-limit {bad:?}: the storm limit is 100 to 10000000 frames a second, or off"
+            )]
+        );
+    }
+    assert_eq!(
+        port("vm1", |spec| spec.bpdu_guard = some("no")),
+        ["port vm1: bpdu-guard \"no\": expected on or off"]
+    );
+    assert_eq!(
+        port("pc", |spec| (spec.tap, spec.netdev) = (None, some("lo")))[0].split(':').nth(2).unwrap(),
+        " the loopback is no Ethernet interface"
+    );
+}
