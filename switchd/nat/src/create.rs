@@ -3,7 +3,7 @@
 //! A flow is opened by a guest's packet, or from outside through a forward. What endpoint-independent
 //! filtering lets in, and what a guest sends to another guest's mapping, is translated by the mapping alone:
 //! the flow begins when the guest answers, so that nobody else's packets hold its mapping (RFC 4787 REQ-6,
-//! RFC 7857 6). Filtering does not apply to hairpinned packets: guests of one network reach each other
+//! RFC 7857 7). Filtering does not apply to hairpinned packets: guests of one network reach each other
 //! without translation anyway.
 //!
 //! An unsolicited packet from outside is dropped in silence, a SYN too (RFC 5382 REQ-4: at least for six
@@ -83,14 +83,13 @@ impl Nat {
             return self.drop(NatDrop::NotUnicast);
         }
         let hairpin = self.is_ours(key.remote, key.v6);
-        if hairpin && !self.has_target(key) {
-            return if seen.is_query(frame.head()) {
-                Verdict::Local
-            } else {
-                self.drop(NatDrop::Unsolicited)
-            };
+        // An answer of a floating guest has a flow of its asker's to go to, which only `turn_in` finds.
+        let floated = self.rules.floated(key.local, key.v6);
+        let query = seen.is_query(frame.head());
+        if hairpin && (floated.is_none() || query) && !self.has_target(key) {
+            return if query { Verdict::Local } else { self.drop(NatDrop::Unsolicited) };
         }
-        if let Some(outside) = self.rules.floated(key.local, key.v6) {
+        if let Some(outside) = floated {
             rewrite(frame, seen.place(), End::Source, outside, None);
             if hairpin {
                 return self.turn_in(now, sender, frame);
@@ -99,7 +98,7 @@ impl Nat {
             return Verdict::Forward { to: address(key.remote, key.v6) };
         }
         // An answer to a query of nobody.
-        let answer = matches!(seen.protocol, ICMP | ICMP6) && !seen.is_query(frame.head());
+        let answer = matches!(seen.protocol, ICMP | ICMP6) && !query;
         let state = begin(Side::Inside, seen).filter(|_| !answer);
         let Some(state) = state else { return self.drop(NatDrop::NoFlow) };
         let fixed = Space::of(key.protocol)

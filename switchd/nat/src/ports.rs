@@ -1,8 +1,8 @@
 //! Ports of one outside address, for one protocol.
 //!
-//! A port belongs to one guest's endpoint or to a forward, never to two (no overloading, RFC 4787 REQ-2).
-//! They are drawn at random (RFC 6056 3.3.1, RFC 7857 10); the range 0–1023 or 1024–65535 of the guest's
-//! own port is kept (REQ-3) and so is parity (REQ-4), as long as there is one left: parity is given up
+//! A port belongs to one guest's endpoint or to a forward, never to two (no overloading, RFC 4787 REQ-3).
+//! They are drawn at random (RFC 6056 3.3.1, RFC 7857 9); the range 0–1023 or 1024–65535 of the guest's
+//! own port is kept (REQ-3 a and b) and so is parity (REQ-4), as long as there is one left: parity is given up
 //! first, then the low range. Identifiers of ICMP have neither range nor parity.
 
 use crate::hash::Random;
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rfc4787_req2_no_port_is_given_twice_until_none_is_left() {
+    fn rfc4787_req3_no_port_is_given_twice_until_none_is_left() {
         let (mut ports, mut random) = (Ports::new(Space::Udp), Random::new(1));
         let mut seen = vec![false; 65_536];
         for _ in 1024..65_536 {
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc7857_10_ports_are_random() {
+    fn rfc7857_9_ports_are_random() {
         let draw = |seed| Ports::new(Space::Tcp).draw(Space::Tcp, 40_000, &mut Random::new(seed)).unwrap();
         let mut drawn: Vec<u16> = (0..200).map(draw).collect();
         drawn.sort_unstable();

@@ -161,7 +161,7 @@ impl Nat {
         session.packets = session.packets.wrapping_add(1);
         session.bytes += frame.len() as u64;
         session.mac = sender.mac;
-        // An RST that answers something does not keep the flow (RFC 7857 8).
+        // An RST that answers something does not keep the flow (RFC 7857 7.1).
         if seen.flags & tcp::RST == 0 || seen.protocol != PROTOCOL_TCP {
             session.last = tick(now);
         }
