@@ -89,12 +89,14 @@ impl Dataplane {
     /// What bonds have to do by themselves; frames that come of it wait to be fetched with
     /// [`Dataplane::take_born`].
     pub fn bond_timers(&mut self, now: u64) {
+        self.forget_due();
         self.announce_due(now);
         self.peer_timers(now);
     }
 
     /// When [`Dataplane::bond_timers`] is to be called next.
     pub fn next_bond_timer(&self) -> Option<u64> {
-        [self.next_announcement(), self.next_peer_timer()].into_iter().flatten().min()
+        let forget = self.is_to_forget().then_some(0);
+        [forget, self.next_announcement(), self.next_peer_timer()].into_iter().flatten().min()
     }
 }

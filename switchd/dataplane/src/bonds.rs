@@ -12,7 +12,10 @@
 //! frame that the bond hands to its peer link counts there as originated: no network offered it.
 //!
 //! The bond's link is up while at least `min-links` members (and one at least) distribute, or while the other
-//! half of an MLAG pair does. Members: at most [`MEMBERS_MAX`].
+//! half of an MLAG pair does. (Of an active-backup bond one is enough: whether there are enough links is
+//! judged where it is chosen.) When it is lost, frames are dropped at once, but what was learned is
+//! forgotten only with the next [`Dataplane::bond_timers`]: a fail-over whose new member is named after the
+//! old one was lost costs no address. Members: at most [`MEMBERS_MAX`].
 
 use crate::announce::Announcements;
 use crate::config::{BondConfig, BondMode, Refusal};
@@ -55,6 +58,8 @@ pub(crate) struct Bond {
     pub buckets: Buckets,
     pub announcements: Announcements,
     pub peer: Option<Box<Peer>>,
+    /// Without link: what was learned behind it is to be forgotten, unless another member carries it soon.
+    pub forget: bool,
 }
 
 impl Bond {
@@ -68,6 +73,7 @@ impl Bond {
             buckets: Buckets::new(),
             announcements: Announcements::default(),
             peer: None,
+            forget: false,
         }
     }
 
@@ -193,7 +199,25 @@ impl Dataplane {
             peer.hurry();
         }
         let up = usable || bond.detour().is_some();
+        bond.forget = !up;
         self.put_link(port, up);
+    }
+
+    pub(crate) fn is_bond(&self, port: PortId) -> bool {
+        self.port(port).is_some_and(|here| here.role == Role::Bond)
+    }
+
+    /// Forgets what was learned behind bonds that are without link still.
+    pub(crate) fn forget_due(&mut self) {
+        for index in 0..self.bonds.len() {
+            if self.bonds[index].alive && std::mem::take(&mut self.bonds[index].forget) {
+                self.flush_port(self.bonds[index].port);
+            }
+        }
+    }
+
+    pub(crate) fn is_to_forget(&self) -> bool {
+        self.bonds.iter().any(|bond| bond.alive && bond.forget)
     }
 
     /// The link of a member or a peer link changed; a port that is neither is left alone.

@@ -228,7 +228,7 @@ impl Dataplane {
             return;
         }
         self.cold[port.0 as usize].link = up;
-        if !up {
+        if !up && !self.is_bond(port) {
             self.flush_port(port.0);
         }
         self.refresh_port(port.0);

@@ -27,7 +27,7 @@
 //! tree on the bond sees one half only. The link needs an MTU 8 bytes above the networks'.
 
 use crate::bonds::Bond;
-use crate::config::Refusal;
+use crate::config::{BondMode, Refusal};
 use crate::drops::DropReason;
 use crate::fdb;
 use crate::gateway::Born;
@@ -146,7 +146,11 @@ impl Bond {
     /// Members that distribute, as the far half hears it: none while there are less than there must be.
     pub fn usable(&self) -> u8 {
         let members = self.distributing();
-        if members >= self.min_links.max(1) as usize { members as u8 } else { 0 }
+        let least = match self.config.mode {
+            BondMode::Lacp => self.min_links.max(1) as usize,
+            BondMode::ActiveBackup => 1,
+        };
+        if members >= least { members as u8 } else { 0 }
     }
 
     /// The peer link, while the far half can send for us.

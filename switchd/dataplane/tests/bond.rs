@@ -311,10 +311,33 @@ fn a_bond_without_members_that_distribute_has_no_link() {
     assert!(world.dataplane.link(bond));
     world.dataplane.set_link(members[1], false);
     assert!(!world.dataplane.link(bond));
-    assert!(world.rows(network).is_empty(), "nobody is behind it any more");
+    world.drops_out(guest, &frame(mac(1), mac(9)), bond, DropReason::LinkDown);
+    assert_eq!(world.dataplane.next_bond_timer(), Some(0));
+    world.dataplane.bond_timers(world.now);
+    assert_eq!(world.rows(network), [(mac(1), None, guest, false)], "nobody is behind it any more");
+    assert_eq!(world.dataplane.next_bond_timer(), None);
     world.drops(guest, &frame(mac(1), mac(9)), DropReason::NoReceiver);
     world.drops(members[0], &frame(mac(9), mac(1)), DropReason::NotCollecting);
     world.drops(members[1], &frame(mac(9), mac(1)), DropReason::LinkDown);
+}
+
+#[test]
+fn a_fail_over_whose_new_member_is_named_later_costs_no_address() {
+    let mut world = World::new();
+    let network = world.network(NetworkConfig::default());
+    let guest = world.port(network, VlanMode::Transparent);
+    let config = BondConfig { mode: BondMode::ActiveBackup, ..BondConfig::default() };
+    let (bond, members) = world.bond(config, 2);
+    world.dataplane.set_bond(bond, config, 2);
+    world.dataplane.join_uplink(network, bond, None).unwrap();
+    world.takes_part(members[1], false);
+    assert_eq!(world.reaches(members[0], &frame(mac(9), mac(1))), [guest]);
+    world.dataplane.set_link(members[0], false);
+    assert!(!world.dataplane.link(bond));
+    world.takes_part(members[1], true);
+    world.dataplane.bond_timers(world.now);
+    assert_eq!(world.rows(network), [(mac(9), None, bond, false)]);
+    assert_eq!(world.reaches(guest, &frame(mac(1), mac(9))), [members[1]]);
 }
 
 #[test]
