@@ -62,38 +62,69 @@ fn a_lost_root_is_replaced() {
     assert!(world.flushes > before, "tables are told to forget");
 }
 
-#[test]
-fn random_meshes_with_failing_links_never_loop_and_always_span() {
-    for seed in 1..40u64 {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut random = move |below: u64| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state % below
-        };
-        let size = 3 + random(8) as usize;
-        let mut world = World::new(size);
-        for index in 1..size {
-            world.join(index, random(index as u64) as usize);
+/// A connected mesh of three to ten bridges, and the generator of what happens to it.
+fn mesh(seed: u64) -> (World, impl FnMut(u64) -> u64) {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut random = move |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    let size = 3 + random(8) as usize;
+    let mut world = World::new(size);
+    for index in 1..size {
+        world.join(index, random(index as u64) as usize);
+    }
+    for _ in 0..random(10) {
+        let (a, b) = (random(size as u64) as usize, random(size as u64) as usize);
+        if a != b {
+            world.join(a, b);
         }
-        for _ in 0..random(10) {
-            let (a, b) = (random(size as u64) as usize, random(size as u64) as usize);
+    }
+    (world, random)
+}
+
+fn settle(world: &mut World, seed: u64) {
+    let still = world.now;
+    world.run_until(still + 60 * SECOND, |world| world.spans() && world.roots_agree());
+    assert!(world.now - still < 45 * SECOND, "seed {seed} took {} s", (world.now - still) / SECOND);
+    world.run_for(30);
+    assert!(world.spans() && world.roots_agree(), "seed {seed}");
+}
+
+/// Links come, which takes no information away from anybody: never a loop, not for a moment.
+#[test]
+fn random_meshes_that_grow_never_loop() {
+    for seed in 1..60 {
+        let (built, mut random) = mesh(seed);
+        let mut world = World::new(built.bridges.len());
+        for _ in 0..20 {
+            let size = world.bridges.len() as u64;
+            let (a, b) = (random(size) as usize, random(size) as usize);
             if a != b {
                 world.join(a, b);
             }
+            world.run_until(world.now + random(SECOND), |_| false);
         }
-        for _ in 0..10 {
-            world.run_until(world.now + random(3 * SECOND), |_| false);
+        settle(&mut world, seed);
+    }
+}
+
+/// When the way to the root is lost, stale information can go round a mesh until it is too old, and frames
+/// with it (the count to infinity, a known weakness of the protocol). It ends by itself.
+#[test]
+fn meshes_with_failing_links_span_without_a_loop_once_it_is_over() {
+    for seed in 1..60 {
+        let (mut world, mut random) = mesh(seed);
+        world.watch = false;
+        for _ in 0..30 {
+            world.run_until(world.now + random(SECOND), |_| false);
             let link = random(world.links.len() as u64) as usize;
             let up = world.links[link].up;
             world.set(link, !up);
         }
-        let still = world.now;
-        world.run_until(still + 60 * SECOND, |world| world.spans() && world.roots_agree());
-        assert!(world.now - still < 45 * SECOND, "seed {seed} took {} s", (world.now - still) / SECOND);
-        world.run_for(30);
-        assert!(world.spans() && world.roots_agree(), "seed {seed}");
+        settle(&mut world, seed);
     }
 }
 
@@ -108,20 +139,22 @@ fn a_cable_between_two_ports_of_one_bridge_is_a_backup() {
 }
 
 #[test]
-fn a_link_that_works_one_way_only_carries_nothing() {
+fn a_link_whose_designated_end_is_not_heard_carries_nothing() {
     let mut world = World::ring(3);
     world.run_for(10);
-    // Bridge 2 (the last) no longer hears the root's better information over its own blocked or root link.
-    let link = world.active()[0];
+    // From the root, bridge 0, to bridge 1: its information ages out there, and what bridge 1 then says is
+    // worse than what the root has (a dispute).
     world.watch = false;
-    for side in 0..2 {
-        world.links[link].deaf = [side == 0, side == 1];
-        world.run_for(60);
-        assert!(!world.active().contains(&link), "side {side}");
-        world.links[link].deaf = [false; 2];
-        world.run_for(60);
-        assert!(world.spans(), "side {side}");
-    }
+    world.links[0].deaf = [true, false];
+    world.run_for(30);
+    assert!(!world.active().contains(&0));
+    world.links[0].deaf = [false, true];
+    // The other direction carries no information while the tree stands, so nothing changes.
+    world.run_for(30);
+    assert!(world.spans());
+    world.links[0].deaf = [false; 2];
+    world.run_for(60);
+    assert!(world.spans() && world.roots_agree());
 }
 
 #[test]

@@ -152,9 +152,10 @@ impl World {
         if self.watch {
             assert!(
                 self.groups(&self.active(), false).is_some(),
-                "a loop at {} ms: {:?}",
+                "a loop at {} ms: {:?} {}",
                 self.now / LATENCY,
-                self.active()
+                self.active(),
+                self.describe()
             );
         }
     }
@@ -182,5 +183,19 @@ impl World {
             let lowest = groups.iter().position(|group| *group == groups[index]).unwrap_or(index);
             bridge.root().0 == self.bridges[lowest].bridge_id()
         })
+    }
+
+    /// Of a failure: what every port is.
+    fn describe(&self) -> String {
+        let mut text = String::new();
+        for (index, link) in self.links.iter().enumerate() {
+            let ends = link.ends.map(|(bridge, number)| {
+                self.bridges[bridge]
+                    .port(number)
+                    .map(|port| format!("{bridge}.{number} {} {}", port.role.name(), port.forwarding))
+            });
+            text += &format!("\n{index} up {}: {ends:?}", link.up);
+        }
+        text
     }
 }
