@@ -2,9 +2,14 @@
 
 use super::Output;
 use crate::worker::run::Worker;
+use crate::worker::table::Place;
 use switchd_dataplane::gateway::Born;
-use switchd_dataplane::{MemberState, Origin, StpState};
+use switchd_dataplane::{MemberState, NetworkId, Origin, PortId, StpState};
 use switchd_wire::VnetHeader;
+
+fn born(port: PortId, bytes: Vec<u8>) -> Born {
+    Born { origin: Origin::Port(port), bytes, vnet: VnetHeader::default() }
+}
 
 impl Worker {
     /// After every call into the machines: members and ports first, frames (which tell partners of it) last.
@@ -19,17 +24,18 @@ impl Worker {
                 }
             };
             match output {
-                Output::Send { port, frame } => {
-                    frames.push(Born {
-                        origin: Origin::Port(port),
-                        bytes: frame,
-                        vnet: VnetHeader::default(),
-                    });
+                Output::Send { port, frame } => frames.push(born(port, frame)),
+                Output::Bpdu { network, port, mut frame } => {
+                    if let Some(vid) = self.vlan_of(network, port) {
+                        let [high, low] = vid.to_be_bytes();
+                        frame.splice(12..12, [0x81, 0x00, high, low]);
+                    }
+                    frames.push(born(port, frame));
                 }
                 Output::Member { port, collecting, distributing, .. } => {
                     self.dataplane.set_member(port, MemberState { collecting, distributing });
                 }
-                Output::Announce { bond, .. } => {
+                Output::Announce { bond } => {
                     if let Ok(id) = self.table.port_id(&bond) {
                         self.dataplane.announce(now, id);
                     }
@@ -48,6 +54,15 @@ impl Worker {
         }
         if !frames.is_empty() {
             self.originate_all(now, frames);
+        }
+    }
+
+    /// Where a network stands on an uplink; `None`: untagged, as on every other port.
+    fn vlan_of(&self, network: NetworkId, port: PortId) -> Option<u16> {
+        let name = self.table.network_names.get(&network)?;
+        match &self.table.port(port)?.place {
+            Place::Uplink { joined, .. } => joined.iter().find(|(home, _)| home == name)?.1,
+            _ => None,
         }
     }
 }

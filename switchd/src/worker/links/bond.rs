@@ -184,11 +184,8 @@ impl Bond {
                     let part = active == Some(number);
                     self.take_part(number, (part, part), self.reason(now, number), outputs);
                 }
-                if let (true, Some(active)) = (moved, active)
-                    && let Some(member) = self.members.get(&active)
-                {
-                    let (bond, port) = (self.name.clone(), member.interface.port);
-                    outputs.push(Output::Announce { bond, port });
+                if moved && active.is_some() {
+                    outputs.push(Output::Announce { bond: self.name.clone() });
                 }
             }
         }
@@ -275,9 +272,9 @@ impl Bond {
         if before == part {
             return;
         }
-        let (bond, port) = (self.name.clone(), member.interface.port);
         let name = member.interface.interface.clone();
-        outputs.push(Output::Member { bond, port, collecting: part.0, distributing: part.1 });
+        let port = member.interface.port;
+        outputs.push(Output::Member { port, collecting: part.0, distributing: part.1 });
         match (before.1, part.1) {
             (false, true) => self.tell("bond.member-up", format!("{name}: in the aggregate"), outputs),
             (true, false) => {

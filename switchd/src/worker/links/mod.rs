@@ -8,11 +8,13 @@
 mod apply;
 mod backup;
 mod bond;
+mod bridge;
 #[cfg(test)]
 mod tests;
 
 use super::command::{BondSettings, BondSnapshot, Key, NeighborRow, Notice};
 use bond::Bond;
+use bridge::Bridge;
 use std::collections::{BTreeMap, VecDeque};
 use switchd_dataplane::{NetworkId, PortId, TrapKind, Trapped};
 use switchd_proto::lldp::{self, Agent, Announcement};
@@ -42,9 +44,14 @@ pub enum Output {
         port: PortId,
         frame: Vec<u8>,
     },
+    /// A spanning tree's frame: it travels in the network's VLAN.
+    Bpdu {
+        network: NetworkId,
+        port: PortId,
+        frame: Vec<u8>,
+    },
     /// A member's part in its bond.
     Member {
-        bond: Key,
         port: PortId,
         collecting: bool,
         distributing: bool,
@@ -52,7 +59,6 @@ pub enum Output {
     /// The active member of an active-backup bond is another one: upstream must learn (ARP, RARP).
     Announce {
         bond: Key,
-        port: PortId,
     },
     /// Spanning tree: whether the port learns and forwards in this network.
     Stp {
@@ -89,6 +95,7 @@ struct Speaker {
 #[derive(Default)]
 pub struct LinkMachines {
     bonds: BTreeMap<Key, Bond>,
+    bridges: BTreeMap<NetworkId, Bridge>,
     speakers: BTreeMap<PortId, Speaker>,
     host: Host,
     outputs: Outputs,
@@ -246,6 +253,9 @@ impl LinkMachines {
 
     /// Of a member, uplink or bridge port. Speed 0: not known, or as before.
     pub fn set_link(&mut self, now: u64, port: PortId, up: bool, speed: u32, full_duplex: bool) {
+        for bridge in self.bridges.values_mut() {
+            bridge.set_link(now, port, up, speed, &mut self.outputs);
+        }
         let Some(speaker) = self.speakers.get_mut(&port) else { return };
         let interface = &mut speaker.interface;
         interface.up = up;
@@ -265,6 +275,10 @@ impl LinkMachines {
     }
 
     pub fn trapped(&mut self, now: u64, frame: &Trapped) {
+        if frame.kind == TrapKind::Bpdu {
+            self.bpdu(now, frame);
+            return;
+        }
         let Some(speaker) = self.speakers.get_mut(&frame.port) else { return };
         match frame.kind {
             TrapKind::Slow => {
@@ -282,8 +296,19 @@ impl LinkMachines {
         }
     }
 
+    /// An uplink that several networks stand on has its BPDUs heard by the network they were trapped for.
+    fn bpdu(&mut self, now: u64, frame: &Trapped) {
+        let here = |network: &NetworkId| frame.network.is_none_or(|wanted| wanted == *network);
+        for (_, bridge) in self.bridges.iter_mut().filter(|(network, _)| here(network)) {
+            bridge.bpdu(now, frame.port, &frame.bytes, &mut self.outputs);
+        }
+    }
+
     pub fn timeout(&mut self, now: u64) {
         let due = |at: Option<u64>| at.is_some_and(|at| now >= at);
+        for bridge in self.bridges.values_mut().filter(|bridge| due(bridge.next_timeout())) {
+            bridge.timeout(now, &mut self.outputs);
+        }
         for bond in self.bonds.values_mut().filter(|bond| due(bond.next_timeout())) {
             bond.timeout(now, &mut self.outputs);
         }
@@ -300,7 +325,11 @@ impl LinkMachines {
 
     pub fn next_timeout(&self) -> Option<u64> {
         let bonds = self.bonds.values().filter_map(Bond::next_timeout);
-        bonds.chain(self.speakers.values().filter_map(|speaker| speaker.agent.poll_timeout())).min()
+        let bridges = self.bridges.values().filter_map(Bridge::next_timeout);
+        bonds
+            .chain(bridges)
+            .chain(self.speakers.values().filter_map(|speaker| speaker.agent.poll_timeout()))
+            .min()
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -330,13 +359,28 @@ impl LinkMachines {
     }
 
     /// Spanning tree on a network; `name` for events. The bridge's identifier is `mac`.
-    pub fn add_bridge(&mut self, _now: u64, _network: NetworkId, _name: Key, _mac: MacAddr) {}
+    pub fn add_bridge(&mut self, _now: u64, network: NetworkId, name: Key, mac: MacAddr) {
+        self.bridges.insert(network, Bridge::new(network, name, mac));
+    }
 
     /// Its ports forward again.
-    pub fn remove_bridge(&mut self, _now: u64, _network: NetworkId) {}
+    pub fn remove_bridge(&mut self, now: u64, network: NetworkId) {
+        let Some(mut bridge) = self.bridges.remove(&network) else { return };
+        for port in bridge.port_ids() {
+            bridge.remove(now, port, &mut self.outputs);
+        }
+    }
 
     /// A guest's port, an uplink or a bond of a network with spanning tree.
-    pub fn add_bridge_port(&mut self, _now: u64, _network: NetworkId, _interface: Interface) {}
+    pub fn add_bridge_port(&mut self, now: u64, network: NetworkId, interface: Interface) {
+        if let Some(bridge) = self.bridges.get_mut(&network) {
+            bridge.add(now, &interface, &mut self.outputs);
+        }
+    }
 
-    pub fn remove_bridge_port(&mut self, _now: u64, _network: NetworkId, _port: PortId) {}
+    pub fn remove_bridge_port(&mut self, now: u64, network: NetworkId, port: PortId) {
+        if let Some(bridge) = self.bridges.get_mut(&network) {
+            bridge.remove(now, port, &mut self.outputs);
+        }
+    }
 }
