@@ -21,6 +21,7 @@ mod plan;
 mod problem;
 mod report;
 mod set;
+mod specs;
 mod typed;
 mod validate;
 mod value;
@@ -61,6 +62,8 @@ pub const MAX_MEMBERS: usize = 16;
 /// Forwards, and floating addresses, of one network.
 pub const MAX_FORWARDS: usize = 1024;
 pub const MAX_FLOATING: usize = 1024;
+/// Forwards and floating addresses of all networks together.
+pub const MAX_NAT: usize = 8192;
 /// Outside addresses of one network beside its main one.
 pub const MAX_POOL: usize = 256;
 /// Name servers of one network.

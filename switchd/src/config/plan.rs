@@ -63,8 +63,8 @@ pub enum Step {
     /// Kind, uplink and vlan are the same.
     SetNetwork {
         name: Name,
-        old: NetworkSpec,
-        new: NetworkSpec,
+        old: Box<NetworkSpec>,
+        new: Box<NetworkSpec>,
     },
     AttachPort {
         name: Name,
@@ -176,7 +176,7 @@ pub fn plan(old: &Desired, new: &Desired) -> Vec<Step> {
         } else {
             let (old, new) = (bare(&old.network[name]), bare(spec));
             if old != new {
-                steps.push(Step::SetNetwork { name: name.clone(), old, new });
+                steps.push(Step::SetNetwork { name: name.clone(), old: Box::new(old), new: Box::new(new) });
             }
         }
     }

@@ -50,9 +50,9 @@ fn carry_out(model: &mut Desired, step: &Step) {
         Step::SetNetwork { name, old, new } => {
             let spec = model.network.get_mut(&name).unwrap();
             let fdb = std::mem::take(&mut spec.fdb);
-            assert_eq!(*spec, old);
+            assert_eq!(*spec, *old);
             assert_eq!((old.kind, &old.uplink, old.vlan), (new.kind, &new.uplink, new.vlan));
-            *spec = NetworkSpec { fdb, ..new };
+            *spec = NetworkSpec { fdb, ..*new };
         }
         Step::AttachPort { name, spec } => {
             assert_eq!(model.port.insert(name, spec), None);

@@ -6,6 +6,8 @@
 mod bond;
 #[cfg(test)]
 mod bond_tests;
+#[cfg(test)]
+mod forward_tests;
 mod interfaces;
 mod mirror;
 mod nat;

@@ -3,7 +3,7 @@
 use super::super::keys::{RangeRule, range};
 use super::super::problem::{Problem, one_of};
 use super::super::value::{fdb_key, host_interface, vlan};
-use super::super::{DEFAULT_AGEING, DEFAULT_MAC_LIMIT, DEFAULT_MTU, MAX_STATIC};
+use super::super::{DEFAULT_AGEING, DEFAULT_MAC_LIMIT, DEFAULT_MTU, MAX_NAT, MAX_STATIC};
 use super::scope::Scope;
 use super::{NetworkPlan, StaticEntry, instead, nat};
 use std::collections::BTreeMap;
@@ -51,12 +51,18 @@ pub(super) fn networks(scope: Scope<'_>, problems: &mut Vec<Problem>) -> BTreeMa
         };
         plans.insert(name.clone(), plan);
     }
-    nat::between(scope, &plans, problems);
     let entries: usize = desired.network.values().map(|spec| spec.fdb.len()).sum();
     if entries > MAX_STATIC {
         let rule = format!("there can be at most {MAX_STATIC} static entries in all networks together");
         problems.push(Problem::new(&["network"], rule).number(entries).conflict());
     }
+    let entries: usize = desired.network.values().map(|spec| spec.forward.len() + spec.floating.len()).sum();
+    if entries > MAX_NAT {
+        let rule = format!("there can be at most {MAX_NAT} forwards and floating addresses in all networks");
+        problems.push(Problem::new(&["network"], rule).number(entries).conflict());
+        return plans;
+    }
+    nat::between(scope, &plans, problems);
     plans
 }
 

@@ -225,11 +225,14 @@ fn mode6(name: &Name, spec: &NetworkSpec, egress: &NatEgress, problems: &mut Vec
     }
 }
 
+/// A MAC address outside: an interface's own on a VLAN, or a given one.
+type OutsideStation<'a> = (Option<(&'a str, Option<u16>)>, Option<MacAddr>);
+
 /// What no two NAT networks may both have. In the order of `scope`, so that the new one is told.
 pub(super) fn between(scope: Scope<'_>, plans: &BTreeMap<Name, NetworkPlan>, problems: &mut Vec<Problem>) {
     let mut subnets: BTreeMap<u32, (Prefix4, &Name)> = BTreeMap::new();
     let mut subnets6: BTreeMap<u128, (Prefix6, &Name)> = BTreeMap::new();
-    let mut macs: BTreeMap<(Option<(&str, Option<u16>)>, Option<MacAddr>), &Name> = BTreeMap::new();
+    let mut macs: BTreeMap<OutsideStation<'_>, &Name> = BTreeMap::new();
     let mut outsides: BTreeMap<(&str, Option<u16>, IpAddr), (&Name, &str)> = BTreeMap::new();
     let mut host = Vec::new();
     for (name, _) in scope.networks() {
