@@ -77,7 +77,8 @@ impl Hasher {
 
     #[inline]
     pub fn v4(&self, local: u32, remote: u32, ports: u32, rest: u32) -> u32 {
-        let first = fold(u64::from(local) << 32 | u64::from(remote) ^ self.masks[0], self.factors[0]);
+        let addresses = u64::from(local) << 32 | u64::from(remote);
+        let first = fold(addresses ^ self.masks[0], self.factors[0]);
         let second = u64::from(ports) << 32 | u64::from(rest);
         fold(first ^ second ^ self.masks[1], self.factors[1]) as u32
     }
@@ -106,5 +107,26 @@ impl Hasher {
     /// Of something with one address: a mapping's end, a host.
     pub fn one(&self, address: u128, port: u16, rest: u32) -> u32 {
         self.v6(address, 0, u32::from(port), rest | 1 << 24)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn keys_that_differ_little_have_different_hashes() {
+        let hasher = Hasher::new(&mut Random::new(5));
+        let mut seen = HashSet::new();
+        for at in 0..100_000u32 {
+            let (guest, port) = (at % 100, at / 100);
+            seen.insert(hasher.v4(0x0a00_0002 + guest, 7, port << 16 | 443, 6 << 8));
+        }
+        for at in 0..100_000u128 {
+            seen.insert(hasher.v6(0xfd << 120 | at % 100, 7, (at as u32 / 100) << 16, 6 << 8));
+        }
+        // By chance about five of 200,000 meet in 32 bits.
+        assert!(seen.len() > 199_970, "{}", seen.len());
     }
 }
