@@ -36,7 +36,7 @@ impl Worker {
                     self.dataplane.set_member(port, MemberState { collecting, distributing });
                 }
                 Output::Announce { bond } => {
-                    if let Ok(id) = self.table.port_id(&bond) {
+                    if let Some(id) = self.table.bond_port(&bond) {
                         self.dataplane.announce(now, id);
                     }
                 }

@@ -99,6 +99,8 @@ pub struct LinkMachines {
     speakers: BTreeMap<PortId, Speaker>,
     host: Host,
     outputs: Outputs,
+    /// The earliest timer: the worker asks for it every turn.
+    deadline: Option<u64>,
 }
 
 /// What LLDP says of this machine.
@@ -323,17 +325,25 @@ impl LinkMachines {
         self.announce_members(now);
     }
 
+    /// When [`LinkMachines::timeout`] wants to be called; right once all outputs were taken.
     pub fn next_timeout(&self) -> Option<u64> {
-        let bonds = self.bonds.values().filter_map(Bond::next_timeout);
-        let bridges = self.bridges.values().filter_map(Bridge::next_timeout);
-        bonds
-            .chain(bridges)
-            .chain(self.speakers.values().filter_map(|speaker| speaker.agent.poll_timeout()))
-            .min()
+        self.deadline
     }
 
+    /// Asked until there is nothing left, after every call.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.0.pop_front()
+        let output = self.outputs.0.pop_front();
+        if output.is_none() {
+            self.deadline = self.earliest();
+        }
+        output
+    }
+
+    fn earliest(&self) -> Option<u64> {
+        let bonds = self.bonds.values().filter_map(Bond::next_timeout);
+        let bridges = self.bridges.values().filter_map(Bridge::next_timeout);
+        let agents = self.speakers.values().filter_map(|speaker| speaker.agent.poll_timeout());
+        bonds.chain(bridges).chain(agents).min()
     }
 
     pub fn bonds(&self, now: u64) -> Vec<BondSnapshot> {
