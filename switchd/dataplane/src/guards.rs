@@ -253,6 +253,14 @@ impl Dataplane {
         self.port(port).is_some() && self.cold[port.0 as usize].shut
     }
 
+    /// Opens a port that a guard shut.
+    pub fn reopen(&mut self, port: PortId) {
+        if self.is_shut(port) {
+            self.cold[port.0 as usize].shut = false;
+            self.refresh_port(port.0);
+        }
+    }
+
     /// For a port that moved here from another worker.
     pub fn restore_shut(&mut self, port: PortId) {
         if self.port(port).is_some() {

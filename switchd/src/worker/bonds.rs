@@ -1,8 +1,8 @@
 //! Bonds: commands about them, and what the machines must be told of their links.
 //!
-//! A bond stands in the table as an uplink without a device, under the bond's own name; its members stand
-//! as `member:IF`, the link to the other half of an MLAG pair as `peer:IF`. The dataplane knows which ports
-//! belong together, the machines decide which members take part.
+//! A bond stands in the table as an uplink without a device, `uplink:BOND`; its members and the link to the
+//! other half of an MLAG pair stand as `member:IF`. The dataplane knows which ports belong together, the
+//! machines decide which members take part.
 
 use super::command::{Bond, BondSettings, BondSnapshot, CommandError, Key, Member, Outcome};
 use super::links::Interface;
@@ -33,8 +33,8 @@ pub fn member_name(interface: &str) -> Key {
     format!("member:{interface}").into()
 }
 
-pub fn peer_name(interface: &str) -> Key {
-    format!("peer:{interface}").into()
+pub fn bond_name(bond: &str) -> Key {
+    format!("uplink:{bond}").into()
 }
 
 fn refused(error: impl std::fmt::Display) -> CommandError {
@@ -46,7 +46,8 @@ impl Worker {
     pub(super) fn add_bond(&mut self, name: Key, bond: Bond) -> Outcome {
         let Bond { settings, members, peer, kept } = bond;
         let now = self.now();
-        if self.table.port_names.contains_key(&name) {
+        let port = bond_name(&name);
+        if self.table.port_names.contains_key(&port) {
             return Err(CommandError::Exists(name));
         }
         self.links.add_bond(now, name.clone(), &settings, kept.as_deref());
@@ -55,7 +56,7 @@ impl Worker {
         self.table.bonds.insert(name.clone(), slot);
         let id = self.dataplane.add_bond(Vec::new(), config, min_links);
         let place = Place::Uplink { own: Vec::new(), joined: Vec::new() };
-        self.table.insert_port(id, PortSlot::new(name.clone(), place, true));
+        self.table.insert_port(id, PortSlot::new(port.clone(), place, true));
         self.name_in_captures(id);
         let mut outcome = Ok(());
         for member in members {
@@ -66,14 +67,16 @@ impl Worker {
         }
         self.apply_links(now);
         if outcome.is_err() {
-            let _ = self.remove_port(&name);
+            let _ = self.remove_port(&port);
         }
         outcome
     }
 
     pub(super) fn set_bond(&mut self, name: &Key, settings: BondSettings) -> Outcome {
-        let (now, id) = (self.now(), self.table.port_id(name)?);
-        let slot = self.table.bonds.get_mut(name).ok_or_else(|| CommandError::Unknown(name.clone()))?;
+        let now = self.now();
+        let unknown = || CommandError::Unknown(name.clone());
+        let id = self.table.bond_port(name).ok_or_else(unknown)?;
+        let slot = self.table.bonds.get_mut(name).ok_or_else(unknown)?;
         slot.settings = settings.clone();
         self.dataplane.set_bond(id, settings.config, settings.min_links);
         self.links.set_bond(now, name, &settings);
@@ -82,10 +85,8 @@ impl Worker {
     }
 
     pub(super) fn add_member(&mut self, bond: &Key, member: Member) -> Outcome {
-        let (now, id) = (self.now(), self.table.port_id(bond)?);
-        if !self.table.bonds.contains_key(bond) {
-            return Err(CommandError::Unknown(bond.clone()));
-        }
+        let now = self.now();
+        let id = self.table.bond_port(bond).ok_or_else(|| CommandError::Unknown(bond.clone()))?;
         let Member { interface, number, own, speed, full_duplex, carrier, device } = member;
         let name = member_name(&interface);
         if self.table.port_names.contains_key(&name) {
@@ -94,7 +95,7 @@ impl Worker {
         let port = self.dataplane.add_member(id, number).map_err(refused)?;
         let mac = own.first().copied().unwrap_or(MacAddr::ZERO);
         let kept = MemberSlot { interface: interface.clone(), number, own, speed, full_duplex };
-        let slot = PortSlot::new(name.clone(), Place::Member { bond: bond.clone() }, carrier);
+        let slot = PortSlot::new(name.clone(), Place::Member { bond: bond.clone(), is_peer: false }, carrier);
         self.table.insert_port(port, slot);
         if let Some(slot) = self.table.bonds.get_mut(bond) {
             slot.members.push(kept);
@@ -118,25 +119,25 @@ impl Worker {
             if self.table.port_names.contains_key(member) { member.clone() } else { member_name(member) };
         let id = self.table.port_id(&name)?;
         match self.table.port(id).map(|slot| &slot.place) {
-            Some(Place::Member { bond: home }) if home == bond => self.remove_port(&name),
+            Some(Place::Member { bond: home, .. }) if home == bond => self.remove_port(&name),
             _ => Err(CommandError::Refused(format!("{name} is not a member of {bond}"))),
         }
     }
 
     /// The link to the other half of an MLAG pair.
     pub(super) fn add_peer(&mut self, bond: &Key, member: Member) -> Outcome {
-        let id = self.table.port_id(bond)?;
+        let id = self.table.bond_port(bond).ok_or_else(|| CommandError::Unknown(bond.clone()))?;
         let settings = self.table.bonds.get(bond).map(|slot| &slot.settings);
         let settings = settings.ok_or_else(|| CommandError::Unknown(bond.clone()))?;
         let (half, system) = (settings.half.unwrap_or(1), settings.system);
         let Member { interface, number, own, speed, full_duplex, carrier, device } = member;
-        let name = peer_name(&interface);
+        let name = member_name(&interface);
         if self.table.port_names.contains_key(&name) {
             return Err(CommandError::Exists(name));
         }
         let mac = own.first().copied().unwrap_or(MacAddr::ZERO);
         let port = self.dataplane.add_peer(id, half, mac, system).map_err(refused)?;
-        let slot = PortSlot::new(name.clone(), Place::Member { bond: bond.clone() }, carrier);
+        let slot = PortSlot::new(name.clone(), Place::Member { bond: bond.clone(), is_peer: true }, carrier);
         self.table.insert_port(port, slot);
         if let Some(slot) = self.table.bonds.get_mut(bond) {
             slot.peer = Some(MemberSlot { interface, number, own, speed, full_duplex });
@@ -154,7 +155,7 @@ impl Worker {
         self.dataplane.remove_port(port);
         if let Some(slot) = self.table.bonds.get_mut(bond) {
             slot.members.retain(|member| member_name(&member.interface) != *name);
-            slot.peer.take_if(|peer| peer_name(&peer.interface) == *name);
+            slot.peer.take_if(|peer| member_name(&peer.interface) == *name);
         }
     }
 
@@ -163,22 +164,22 @@ impl Worker {
     pub(super) fn leave_links(&mut self, name: &Key, id: PortId) {
         let now = self.now();
         match self.table.port(id).map(|slot| slot.place.clone()) {
-            Some(Place::Member { bond }) => {
+            Some(Place::Member { bond, .. }) => {
                 self.links.remove_member(now, &bond, id);
                 if let Some(slot) = self.table.bonds.get_mut(&bond) {
                     slot.members.retain(|member| member_name(&member.interface) != *name);
-                    slot.peer.take_if(|peer| peer_name(&peer.interface) == *name);
+                    slot.peer.take_if(|peer| member_name(&peer.interface) == *name);
                 }
                 self.refresh_own(&bond);
             }
             Some(Place::Uplink { joined, .. }) => {
-                if self.table.bonds.contains_key(name) {
-                    for member in self.table.members_of(name) {
+                if let Some(bond) = self.table.bond_of(name) {
+                    for member in self.table.members_of(&bond) {
                         let member = self.table.port_name(member);
                         let _ = self.remove_port(&member);
                     }
-                    self.links.remove_bond(now, name);
-                    self.table.bonds.remove(name);
+                    self.links.remove_bond(now, &bond);
+                    self.table.bonds.remove(&bond);
                 } else {
                     self.links.remove_uplink(now, id);
                 }
@@ -192,7 +193,7 @@ impl Worker {
 
     /// The addresses of all members are the bond's own.
     fn refresh_own(&mut self, bond: &Key) {
-        let Ok(id) = self.table.port_id(bond) else { return };
+        let Some(id) = self.table.bond_port(bond) else { return };
         let Some(slot) = self.table.bonds.get(bond) else { return };
         let mut own: Vec<MacAddr> = slot.members.iter().flat_map(|member| member.own.clone()).collect();
         own.sort_unstable();
@@ -217,7 +218,7 @@ impl Worker {
     pub(super) fn bond_rows(&self) -> Vec<BondSnapshot> {
         let mut rows = self.links.bonds(self.now());
         for row in &mut rows {
-            let Ok(id) = self.table.port_id(&row.name) else { continue };
+            let Some(id) = self.table.bond_port(&row.name) else { continue };
             row.up = self.dataplane.link(id);
             row.peer = self.dataplane.peer_words(id);
         }

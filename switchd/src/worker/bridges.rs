@@ -4,6 +4,7 @@
 //! is a bridge, each of its ports a bridge port. The bridge's address is the first own one of its uplink, or
 //! one made up for as long as this worker lives.
 
+use super::bonds::bond_name;
 use super::command::{Key, NeighborRow};
 use super::links::Interface;
 use super::run::Worker;
@@ -80,7 +81,7 @@ impl Worker {
     pub(super) fn tell_bond_links(&mut self, now: u64) -> bool {
         let mut told = false;
         for (name, slot) in &mut self.table.bonds {
-            let Some(&id) = self.table.port_names.get(name) else { continue };
+            let Some(&id) = self.table.port_names.get(&bond_name(name)) else { continue };
             let up = self.dataplane.link(id);
             if std::mem::replace(&mut slot.up, up) != up {
                 self.links.set_link(now, id, up, 0, true);

@@ -23,7 +23,7 @@ fn describe(slot: &PortSlot) -> String {
     match &slot.place {
         Place::Guest { network, .. } => format!("network {network}"),
         Place::Uplink { .. } => "uplink".to_owned(),
-        Place::Member { bond } => format!("bond {bond}"),
+        Place::Member { bond, .. } => format!("bond {bond}"),
         Place::Station { home, .. } => format!("gateway of network {home}"),
     }
 }
@@ -153,7 +153,7 @@ impl Worker {
                 self.dataplane.add_port(network, config.clone())
             }
             Place::Uplink { own, .. } => self.dataplane.add_uplink(own.clone()),
-            Place::Member { bond } => return Err(CommandError::Unknown(bond.clone())),
+            Place::Member { bond, .. } => return Err(CommandError::Unknown(bond.clone())),
             Place::Station { home, .. } => return Err(CommandError::Unknown(home.clone())),
         };
         let slot = PortSlot::new(name, place, true);
@@ -224,7 +224,7 @@ impl Worker {
 
     fn set_own(&mut self, uplink: &Key, addresses: Vec<switchd_wire::MacAddr>) -> Outcome {
         let id = self.table.port_id(uplink)?;
-        if let Some(Place::Member { bond }) = self.table.port(id).map(|slot| slot.place.clone()) {
+        if let Some(Place::Member { bond, .. }) = self.table.port(id).map(|slot| slot.place.clone()) {
             self.set_member_own(&bond, uplink, addresses);
             return Ok(());
         }
@@ -238,6 +238,10 @@ impl Worker {
     fn set_device(&mut self, port: &Key, device: Option<Box<dyn Port>>) -> Outcome {
         let id = self.table.port_id(port)?;
         self.close_device(id);
+        if device.is_some() {
+            // Whoever gives a port a device again wants it open.
+            self.dataplane.reopen(id);
+        }
         self.open_device(id, device)
     }
 
@@ -267,7 +271,7 @@ impl Worker {
             }
             if let Some(slot) = self.table.port_mut(id) {
                 slot.offloads = device.offloads();
-                if slot.name.starts_with("peer:") {
+                if matches!(slot.place, Place::Member { is_peer: true, .. }) {
                     // No kernel knows how to cut or check what is behind the peer link's tag.
                     slot.offloads = Offloads::default();
                 }

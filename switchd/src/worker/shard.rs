@@ -4,7 +4,7 @@
 //! side before it goes on. The move takes everything: tables with the ages of their addresses, devices,
 //! mirrors with their rings, counters. Meanwhile frames wait in the kernel's queues.
 
-use super::bonds::{BondSlot, MemberSlot, member_name, peer_name};
+use super::bonds::{BondSlot, MemberSlot, member_name};
 use super::command::{Bond, BondSettings, CommandError, Key, Member, NetworkConfig, Outcome, Shard};
 use super::gateway::MovedGateway;
 use super::run::Worker;
@@ -28,6 +28,7 @@ struct Moved {
 }
 
 struct MovedBond {
+    name: Key,
     settings: BondSettings,
     kept: Option<Vec<u8>>,
     members: Vec<MovedMember>,
@@ -90,11 +91,12 @@ impl Worker {
     }
 
     /// Takes a bond apart: its members with their devices, and what its machines were.
-    fn lift_bond(&mut self, name: &Key) -> Option<MovedBond> {
-        let BondSlot { settings, members, peer, .. } = self.table.bonds.remove(name)?;
-        let kept = self.links.take_bond(name);
+    fn lift_bond(&mut self, port: &Key) -> Option<MovedBond> {
+        let name = self.table.bond_of(port)?;
+        let BondSlot { settings, members, peer, .. } = self.table.bonds.remove(&name)?;
+        let kept = self.links.take_bond(&name);
         let slots = members.into_iter().map(|member| (member_name(&member.interface), member, false));
-        let peer = peer.into_iter().map(|peer| (peer_name(&peer.interface), peer, true));
+        let peer = peer.into_iter().map(|peer| (member_name(&peer.interface), peer, true));
         let mut moved = Vec::new();
         for (port, member, is_peer) in slots.chain(peer) {
             let Ok(id) = self.table.port_id(&port) else { continue };
@@ -102,11 +104,11 @@ impl Worker {
                 moved.push(MovedMember { member, is_peer, slot, counters });
             }
         }
-        Some(MovedBond { settings, kept, members: moved })
+        Some(MovedBond { name, settings, kept, members: moved })
     }
 
-    fn put_bond(&mut self, name: Key, bond: MovedBond) -> Outcome {
-        let MovedBond { settings, kept, members } = bond;
+    fn put_bond(&mut self, bond: MovedBond) -> Outcome {
+        let MovedBond { name, settings, kept, members } = bond;
         self.add_bond(name.clone(), Bond { settings, members: Vec::new(), peer: None, kept })?;
         for MovedMember { member, is_peer, slot, counters } in members {
             let MemberSlot { interface, number, own, speed, full_duplex } = member;
@@ -148,7 +150,8 @@ impl Worker {
 
     fn mirrors_of(&self, networks: &[Key], ids: &[PortId]) -> Vec<Key> {
         let mut ports: Vec<Key> = ids.iter().map(|&id| self.table.port_name(id)).collect();
-        let members: Vec<PortId> = ports.iter().flat_map(|port| self.table.members_of(port)).collect();
+        let bonds = ports.iter().filter_map(|port| self.table.bond_of(port));
+        let members: Vec<PortId> = bonds.flat_map(|bond| self.table.members_of(&bond)).collect();
         ports.extend(members.into_iter().map(|id| self.table.port_name(id)));
         let moves = |mirror: &&MirrorSlot| {
             let target = matches!(&mirror.target, Target::Port(port) if ports.contains(port));
@@ -194,7 +197,7 @@ impl Worker {
             guest => (guest, Vec::new()),
         };
         match bond {
-            Some(bond) => self.put_bond(name.clone(), bond)?,
+            Some(bond) => self.put_bond(bond)?,
             None => self.add_port(name.clone(), place, device)?,
         }
         for (network, vid) in joined {

@@ -1,6 +1,6 @@
 //! What a worker owns, by the names that users give and by the indices of the dataplane.
 
-use super::bonds::BondSlot;
+use super::bonds::{BondSlot, bond_name};
 use super::command::{CommandError, Key, NetworkConfig, PortConfig, Wanted};
 use std::collections::HashMap;
 use switchd_capture::{filter::Program, ring::Producer};
@@ -27,6 +27,7 @@ pub enum Place {
     /// A member of a bond, or the link to its other half.
     Member {
         bond: Key,
+        is_peer: bool,
     },
 }
 
@@ -153,10 +154,22 @@ impl Table {
         Some((id, self.mirrors.get_mut(usize::from(id.0))?.take()?))
     }
 
+    /// The uplink that a bond is.
+    pub fn bond_port(&self, bond: &Key) -> Option<PortId> {
+        self.port_names.get(&bond_name(bond)).copied().filter(|_| self.bonds.contains_key(bond))
+    }
+
+    /// The bond that an uplink is.
+    pub fn bond_of(&self, port: &Key) -> Option<Key> {
+        let (bond, _) = self.bonds.get_key_value(port.strip_prefix("uplink:")?)?;
+        Some(bond.clone())
+    }
+
     /// The members of a bond, and the link to its other half.
     pub fn members_of(&self, bond: &Key) -> Vec<PortId> {
         let ids = self.ports.iter().enumerate();
-        let stands = |slot: &PortSlot| matches!(&slot.place, Place::Member { bond: home } if home == bond);
+        let stands =
+            |slot: &PortSlot| matches!(&slot.place, Place::Member { bond: home, .. } if home == bond);
         ids.filter(|(_, slot)| slot.as_ref().is_some_and(stands))
             .map(|(index, _)| PortId(index as u32))
             .collect()
