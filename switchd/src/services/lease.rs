@@ -5,8 +5,8 @@ use super::notice::{LeaseRow, LeaseState};
 use crate::worker::command::Key;
 use std::net::IpAddr;
 use std::time::Duration;
-use switchd_proto::dhcp::SECOND;
 use switchd_proto::dhcp::table::{Lease, State};
+use switchd_proto::dhcp::{MARGIN, SECOND};
 use switchd_store::leases::{LeaseBody, LeaseRecord, RecordState};
 use switchd_wire::MacAddr;
 
@@ -77,6 +77,7 @@ pub fn row<A: Copy + Into<IpAddr>>(
         State::Declined => LeaseState::Declined,
     };
     let ends = if state == LeaseState::Expired { now } else { lease.durable.unwrap_or(lease.expires) };
+    let margin = if state == LeaseState::Bound { MARGIN } else { 0 };
     LeaseRow {
         network: network.clone(),
         address: lease.address.into(),
@@ -85,7 +86,8 @@ pub fn row<A: Copy + Into<IpAddr>>(
         hostname: lease.hostname.clone(),
         port: lease.port.clone(),
         state,
-        remaining: Duration::from_nanos(ends.saturating_sub(now)),
+        // As the client was told.
+        remaining: Duration::from_nanos(ends.saturating_sub(margin).saturating_sub(now)),
         reserved,
     }
 }

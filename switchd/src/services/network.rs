@@ -5,7 +5,7 @@ use super::config::{Dhcp6, NetworkServices};
 use super::notice::{LeaseRow, ServiceNotice};
 use super::{lease, outside};
 use crate::worker::command::{Key, ServiceFrame, Side};
-use std::net::{IpAddr, Ipv6Addr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddrV6};
 use switchd_dataplane::TrapKind;
 use switchd_proto::dhcp::v4::client::{self, Client};
 use switchd_proto::dhcp::v4::message::{CLIENT_PORT, SERVER_PORT};
@@ -460,9 +460,4 @@ fn take_client_frames(client: &mut Client, output: &mut Output) {
         let link = Link { destination: sent.to_mac, source };
         output.outside.extend(datagram::udp4(link, sent.from, sent.to, &sent.bytes));
     }
-}
-
-/// The link-local address that guests see their router at.
-pub fn router_address(services: &NetworkServices) -> Ipv6Addr {
-    link_local(services.gateway_mac)
 }

@@ -183,7 +183,7 @@ impl Core {
             Request::Set(services, done) => drop(done.send(self.set(*services))),
             Request::Remove(network, forget, done) => {
                 self.remove(&network, forget);
-                drop(done.send(()));
+                let _ = done.send(());
             }
             Request::Resolvers(resolvers) => self.resolvers = resolvers,
             Request::OutsideLink(network, up) => {

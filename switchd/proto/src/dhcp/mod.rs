@@ -18,9 +18,9 @@ pub const LEASES_MAX: u32 = 65_536;
 pub const OFFER_HOLD: u64 = 30 * SECOND;
 /// How long an address that was found taken is not given out.
 pub const DECLINE_HOLD: u64 = 600 * SECOND;
-/// A lease is kept this much longer than the client was told, for clocks that differ and for repeated
-/// requests, which need not go to the disk again.
-pub const MARGIN: u64 = 2 * SECOND;
+/// A lease is kept this much longer than the client was told: for clocks that differ, for a disk that takes
+/// its time, and for repeated requests, which need not go to the disk again.
+pub const MARGIN: u64 = 10 * SECOND;
 /// Grants that may wait for the disk.
 pub const WAITING_MAX: usize = 4096;
 /// Events that may wait; they are taken after every message.

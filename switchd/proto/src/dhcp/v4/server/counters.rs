@@ -45,6 +45,8 @@ counters! {
     store_failed => "dhcp-store-failed",
     /// Too many leases were on their way to the disk.
     store_busy => "dhcp-store-busy",
+    /// The disk took longer than the lease.
+    store_late => "dhcp-store-late",
     /// Options that found no room in a reply.
     options_left_out => "dhcp-options-left-out",
 }

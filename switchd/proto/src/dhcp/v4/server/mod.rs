@@ -205,8 +205,14 @@ impl Server {
             lease.durable = lease.durable.max(Some(waiting.expires));
             lease.expires = lease.expires.max(waiting.expires);
         });
-        self.counters.ack += 1;
-        self.replies.push_back(waiting.reply);
+        // A client may count from now: it is not told more than is kept.
+        match reply::in_time(waiting.reply, waiting.expires.saturating_sub(now) / SECOND) {
+            Some(reply) => {
+                self.counters.ack += 1;
+                self.replies.push_back(reply);
+            }
+            None => self.counters.store_late += 1,
+        }
         if waiting.fresh
             && let Some(lease) = self.table.get(waiting.address)
         {

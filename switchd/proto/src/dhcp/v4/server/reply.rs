@@ -153,3 +153,24 @@ pub fn nak(config: &Config, from: &Ingress, request: &Message, why: &str) -> Rep
     let (bytes, _) = message.encode(request.size_limit());
     Reply { to, to_mac, from: SocketAddrV4::new(config.address, SERVER_PORT), bytes }
 }
+
+/// The reply, with a lease of at most `seconds`. `None`: nothing would be left of it.
+pub fn in_time(reply: Reply, seconds: u64) -> Option<Reply> {
+    let mut message = Message::parse(&reply.bytes).ok()?;
+    let told = message.seconds_option(code::LEASE_TIME)?;
+    if u64::from(told) <= seconds {
+        return Some(reply);
+    }
+    let left = seconds as u32;
+    for (option, value) in &mut message.options {
+        let shorter = match *option {
+            code::LEASE_TIME => left,
+            code::RENEWAL_TIME => left / 2,
+            code::REBINDING_TIME => left - left / 8,
+            _ => continue,
+        };
+        *value = shorter.to_be_bytes().to_vec();
+    }
+    let (bytes, _) = message.encode(reply.bytes.len());
+    (left > 0).then_some(Reply { bytes, ..reply })
+}

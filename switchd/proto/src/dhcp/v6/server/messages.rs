@@ -292,7 +292,7 @@ impl Server {
             self.changes.push_back(super::Change { ticket: self.last_ticket, lease });
         }
         let reply = self.reply(from, answer.to_bytes());
-        self.waiting.insert(id, Waiting { tickets, grants: granted, reply });
+        self.waiting.insert(id, Waiting { tickets, grants: granted, since: now, reply });
     }
 
     /// 18.3.3.

@@ -19,7 +19,7 @@ pub use super::super::table::State;
 pub use super::super::{Ingress, PortName};
 
 use super::super::table::{self, Table};
-use super::super::{EVENTS_MAX, LEASES_MAX, OFFER_HOLD, SECOND, spread};
+use super::super::{EVENTS_MAX, LEASES_MAX, MARGIN, OFFER_HOLD, SECOND, spread};
 use super::message::{CLIENT_PORT, Kind, Message, SERVER_PORT, code};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{Ipv6Addr, SocketAddrV6};
@@ -101,12 +101,14 @@ counters! {
     full => "dhcp6-full",
     store_failed => "dhcp6-store-failed",
     store_busy => "dhcp6-store-busy",
+    store_late => "dhcp6-store-late",
 }
 
 /// A Reply whose leases are on their way to the disk.
 struct Waiting {
     tickets: HashSet<u64>,
     grants: Vec<(Ipv6Addr, Vec<u8>, u64)>,
+    since: u64,
     reply: Reply,
 }
 
@@ -247,6 +249,11 @@ impl Server {
                 let event = Event::Leased { address, port, mac: lease.mac, hostname };
                 self.tell(event);
             }
+        }
+        // A client may count from now, and must not be told more than is kept: it asks again.
+        if now > waiting.since + MARGIN {
+            self.counters.store_late += 1;
+            return;
         }
         self.counters.reply += 1;
         self.replies.push_back(waiting.reply);

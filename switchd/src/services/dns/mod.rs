@@ -1,0 +1,351 @@
+//! The DNS forwarder of NAT networks: the network's own names from here, all others from the host's servers.
+//!
+//! ```text
+//! frame ─► decide ─► answer ──────────────────► frame
+//!             └► forward ─► task of its own ─► answered ─► fit ─► frame
+//! ```
+//! [`Dns`] is driven by the services' loop: frames and finished exchanges are handed in, frames go out through
+//! the network's [`Exit`]. Queries pass as they came, EDNS and all, under another id. There is no cache:
+//! the host's server has one.
+//!
+//! Bounds: [`IN_FLIGHT`] queries of a network, [`IN_FLIGHT_ALL`] of all; beyond it a query is dropped and
+//! counted, so the guest asks again. A query that comes back to us (a host whose resolver is one of our own
+//! gateways) is recognised by the id and the question that we have sent, and dropped. `tcp` has the bounds of
+//! connections.
+
+mod answer;
+mod names;
+mod tcp;
+mod upstream;
+
+pub use names::{Host, Names};
+
+use super::config::{Exit, NetworkServices};
+use crate::worker::command::{Key, ServiceFrame, Side};
+use answer::Decision;
+use smoltcp::time::Instant as SmolInstant;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use switchd_nat::{Prefix4, Prefix6};
+use switchd_wire::MacAddr;
+use switchd_wire::datagram::{Link, read_udp4, read_udp6, udp4, udp6};
+use tcp::{ConnectionId, TcpServer};
+use tokio::sync::mpsc;
+use upstream::Watch;
+
+pub const IN_FLIGHT: usize = 512;
+pub const IN_FLIGHT_ALL: usize = 2048;
+const PORT: u16 = 53;
+/// Headers before a DNS message in a packet that must not be fragmented.
+const IPV4_UDP: usize = 28;
+const IPV6_UDP: usize = 48;
+
+/// Who asked.
+#[derive(Clone, Debug)]
+enum Client {
+    Udp { link: Link, from: SocketAddr, at: SocketAddr, fits: usize },
+    Tcp(ConnectionId),
+}
+
+/// An exchange that is over.
+pub struct Answered {
+    network: Key,
+    client: Client,
+    query: Vec<u8>,
+    sent: Sent,
+    reply: Option<Vec<u8>>,
+}
+
+/// The question of a query that is on its way; not its id, which each try has another of.
+type Sent = Vec<u8>;
+
+struct Network {
+    exit: Arc<dyn Exit>,
+    mac: MacAddr,
+    v4: Prefix4,
+    v6: Option<Prefix6>,
+    mtu: u16,
+    names: Names,
+    resolvers: Vec<IpAddr>,
+    tcp: Option<TcpServer>,
+    in_flight: usize,
+    counters: BTreeMap<&'static str, u64>,
+}
+
+impl Network {
+    fn count(&mut self, what: &'static str) {
+        *self.counters.entry(what).or_default() += 1;
+    }
+}
+
+pub struct Dns {
+    networks: HashMap<Key, Network>,
+    resolvers: Vec<IpAddr>,
+    in_flight: usize,
+    done: mpsc::UnboundedSender<Answered>,
+    watch: Arc<Watch>,
+    /// Port of each try that is on its way: a query from there is our own.
+    sent: Arc<Mutex<HashSet<Sent>>>,
+    began: Instant,
+}
+
+impl Dns {
+    /// Exchanges that are over come out of the receiver, and go back in by [`Dns::answered`]. It is bounded by
+    /// [`IN_FLIGHT_ALL`].
+    pub fn new() -> (Dns, mpsc::UnboundedReceiver<Answered>) {
+        let (done, finished) = mpsc::unbounded_channel();
+        let dns = Dns {
+            networks: HashMap::new(),
+            resolvers: Vec::new(),
+            in_flight: 0,
+            done,
+            watch: Arc::default(),
+            sent: Arc::default(),
+            began: Instant::now(),
+        };
+        (dns, finished)
+    }
+
+    pub fn set_network(&mut self, services: &NetworkServices) {
+        let fresh = Network {
+            exit: services.exit.clone(),
+            mac: services.gateway_mac,
+            v4: services.v4,
+            v6: services.v6,
+            mtu: services.mtu,
+            names: Names::new(&services.domain, services.v4, services.v6),
+            resolvers: services.resolvers.clone(),
+            tcp: None,
+            in_flight: 0,
+            counters: BTreeMap::new(),
+        };
+        match self.networks.get_mut(&services.network) {
+            None => drop(self.networks.insert(services.network.clone(), fresh)),
+            Some(network) => {
+                let same = network.mac == fresh.mac
+                    && network.v4 == fresh.v4
+                    && network.v6 == fresh.v6
+                    && network.mtu == fresh.mtu;
+                let old = std::mem::replace(network, fresh);
+                (network.in_flight, network.counters) = (old.in_flight, old.counters);
+                if same {
+                    network.tcp = old.tcp;
+                    if old.names.domain() == network.names.domain() {
+                        network.names = old.names;
+                    }
+                }
+            }
+        }
+    }
+
+    pub fn remove_network(&mut self, network: &Key) {
+        self.networks.remove(network);
+    }
+
+    /// The guests of a network as they are now.
+    pub fn set_hosts(&mut self, network: &Key, hosts: &[Host]) {
+        if let Some(network) = self.networks.get_mut(network) {
+            network.names.set_hosts(hosts);
+        }
+    }
+
+    /// Name servers of the host.
+    pub fn set_resolvers(&mut self, resolvers: Vec<IpAddr>) {
+        self.resolvers = resolvers;
+    }
+
+    /// A frame to port 53 of a gateway. To be called within a tokio runtime.
+    pub fn take_frame(&mut self, frame: &ServiceFrame) {
+        let Some(network) = self.networks.get_mut(&frame.network) else { return };
+        let bytes = &frame.bytes;
+        let udp = read_udp4(bytes)
+            .map(|udp| (udp.link, udp.source.into(), udp.destination.into(), udp.payload, IPV4_UDP))
+            .or_else(|| {
+                let udp = read_udp6(bytes)?;
+                Some((udp.link, udp.source.into(), udp.destination.into(), udp.payload, IPV6_UDP))
+            });
+        if let Some((link, from, at, payload, headers)) = udp {
+            let at: SocketAddr = at;
+            if at.port() == PORT {
+                let fits = usize::from(network.mtu).saturating_sub(headers);
+                let payload = payload.to_vec();
+                self.query(&frame.network.clone(), Client::Udp { link, from, at, fits }, payload);
+            }
+            return;
+        }
+        let now = self.now();
+        let Some(network) = self.networks.get_mut(&frame.network) else { return };
+        let server = network.tcp.get_or_insert_with(|| {
+            let seed = u64::from(upstream::random_id()) << 16 | u64::from(upstream::random_id());
+            TcpServer::new(network.mac, network.v4, network.v6, network.mtu, now, seed)
+        });
+        server.take_frame(bytes);
+        self.poll_tcp(&frame.network.clone());
+    }
+
+    fn now(&self) -> SmolInstant {
+        SmolInstant::from_micros(i64::try_from(self.began.elapsed().as_micros()).unwrap_or(i64::MAX))
+    }
+
+    fn poll_tcp(&mut self, key: &Key) {
+        let now = self.now();
+        let Some(network) = self.networks.get_mut(key) else { return };
+        let Some(server) = network.tcp.as_mut() else { return };
+        let output = server.poll(now);
+        if server.is_idle(now) {
+            network.tcp = None;
+        }
+        if !output.frames.is_empty() && !network.exit.send(key, Side::Inside, output.frames) {
+            network.count("dns-exit-full");
+        }
+        for (connection, query) in output.queries {
+            self.query(key, Client::Tcp(connection), query);
+        }
+    }
+
+    fn query(&mut self, key: &Key, client: Client, query: Vec<u8>) {
+        let Some(network) = self.networks.get_mut(key) else { return };
+        let tcp = matches!(client, Client::Tcp(_));
+        network.count(if tcp { "dns-queries-tcp" } else { "dns-queries-udp" });
+        match answer::decide(&query, &network.names) {
+            Decision::Answer(reply, what) => {
+                network.count(what);
+                self.send(key, client, Some(reply));
+            }
+            Decision::Ignore(what) => {
+                network.count(what);
+                self.send(key, client, None);
+            }
+            Decision::Forward { fits } => self.forward(key, client, query, fits),
+        }
+    }
+
+    fn forward(&mut self, key: &Key, mut client: Client, query: Vec<u8>, payload: usize) {
+        let Some(network) = self.networks.get_mut(key) else { return };
+        let sent: Sent = answer::question_end(&query).map_or_else(Vec::new, |end| query[12..end].to_vec());
+        if let Client::Udp { from, fits, .. } = &mut client {
+            *fits = payload.min(*fits);
+            // Our own question, by way of the host's resolver: there is no end to that.
+            let ours = upstream_marker(&sent, from.port());
+            if self.sent.lock().unwrap_or_else(PoisonError::into_inner).contains(&ours) {
+                network.count("dns-loop");
+                return;
+            }
+        }
+        if network.in_flight >= IN_FLIGHT || self.in_flight >= IN_FLIGHT_ALL {
+            network.count("dns-busy");
+            return self.send(key, client, None);
+        }
+        let servers: Vec<SocketAddr> = match network.resolvers.as_slice() {
+            [] => self.resolvers.iter(),
+            own => own.iter(),
+        }
+        .map(|&address| SocketAddr::new(address, PORT))
+        .collect();
+        network.count("dns-forwarded");
+        network.in_flight += 1;
+        self.in_flight += 1;
+        let (done, watch, network) = (self.done.clone(), self.watch.clone(), key.clone());
+        let tcp = matches!(client, Client::Tcp(_));
+        tokio::spawn(async move {
+            let reply = upstream::ask(&servers, &query, tcp, &watch).await;
+            let _ = done.send(Answered { network, client, query, sent, reply });
+        });
+    }
+
+    /// An exchange is over.
+    pub fn answered(&mut self, answered: Answered) {
+        let Answered { network: key, client, query, reply, .. } = answered;
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let Some(network) = self.networks.get_mut(&key) else { return };
+        network.in_flight = network.in_flight.saturating_sub(1);
+        let reply = match reply {
+            Some(reply) => Some(reply),
+            None => {
+                network.count("dns-failed");
+                answer::failure(&query)
+            }
+        };
+        self.send(&key, client, reply);
+    }
+
+    fn send(&mut self, key: &Key, client: Client, reply: Option<Vec<u8>>) {
+        let Some(network) = self.networks.get_mut(key) else { return };
+        match client {
+            Client::Tcp(connection) => {
+                if let Some(server) = network.tcp.as_mut() {
+                    server.reply(connection, reply.as_deref());
+                    // `poll_tcp` may be what called us; it is not called again from here.
+                    let now = SmolInstant::from_micros(
+                        i64::try_from(self.began.elapsed().as_micros()).unwrap_or(i64::MAX),
+                    );
+                    let output = server.poll(now);
+                    if !output.frames.is_empty() && !network.exit.send(key, Side::Inside, output.frames) {
+                        network.count("dns-exit-full");
+                    }
+                    for (connection, query) in output.queries {
+                        self.query(key, Client::Tcp(connection), query);
+                    }
+                }
+            }
+            Client::Udp { link, from, at, fits } => {
+                let Some(reply) = reply else { return };
+                if reply.len() > fits {
+                    network.count("dns-truncated");
+                }
+                let reply = answer::fit(reply, fits);
+                let back = Link { destination: link.source, source: network.mac };
+                let frame = match (at, from) {
+                    (SocketAddr::V4(at), SocketAddr::V4(from)) => udp4(back, at, from, &reply),
+                    (SocketAddr::V6(at), SocketAddr::V6(from)) => udp6(back, at, from, &reply),
+                    _ => None,
+                };
+                if let Some(frame) = frame
+                    && !network.exit.send(key, Side::Inside, vec![frame])
+                {
+                    network.count("dns-exit-full");
+                }
+            }
+        }
+    }
+
+    /// When TCP connections want [`Dns::handle_timeout`].
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        let now = self.now();
+        let began = self.began;
+        let due = self.networks.values_mut().filter_map(|network| network.tcp.as_mut());
+        due.map(|server| {
+            // An idle server is dropped at its next poll.
+            let at = server.poll_at(now).unwrap_or(now + smoltcp::time::Duration::from_secs(25));
+            began + std::time::Duration::from_micros(at.total_micros().max(0).unsigned_abs())
+        })
+        .min()
+    }
+
+    pub fn handle_timeout(&mut self) {
+        let with_tcp = self.networks.iter().filter(|(_, network)| network.tcp.is_some());
+        for key in with_tcp.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.poll_tcp(&key);
+        }
+    }
+
+    pub fn counters(&self, network: &Key) -> Vec<(&'static str, u64)> {
+        let Some(network) = self.networks.get(network) else { return Vec::new() };
+        network.counters.iter().map(|(&what, &count)| (what, count)).collect()
+    }
+
+    /// Of all networks together: replies that did not belong to their query, servers that did not answer.
+    pub fn upstream_counters(&self) -> [(&'static str, u64); 2] {
+        [
+            ("dns-spoofed", self.watch.spoofed.load(Ordering::Relaxed)),
+            ("dns-upstream-silent", self.watch.silent.load(Ordering::Relaxed)),
+        ]
+    }
+}
+
+#[cfg(test)]
+#[path = "dns_tests.rs"]
+mod tests;
