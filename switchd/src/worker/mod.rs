@@ -14,6 +14,8 @@
 //! Files: `run` the loop, `dispatch` frames for and from switchd itself, `links` the link protocols, `rim` what the dataplane transmits through, `execute` the commands, `table` the
 //! names, `shard` the move to another worker, `pace` when to sleep, `command` the language of control.
 
+#[cfg(test)]
+mod bond_tests;
 mod bonds;
 mod bridges;
 pub mod command;
