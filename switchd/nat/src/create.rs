@@ -51,9 +51,9 @@ fn is_unicast(number: u128, v6: bool) -> bool {
     }
 }
 
-fn begin(side: Side, seen: &Classified) -> Option<State> {
+fn begin(side: Side, seen: &Classified, frame: &Frame) -> Option<State> {
     match seen.protocol {
-        PROTOCOL_TCP => tcp::first(side, seen.flags),
+        PROTOCOL_TCP => tcp::first(side, seen.flags(frame.head())),
         PROTOCOL_UDP => Some(State::UdpNew),
         ICMP | ICMP6 => Some(State::IcmpNew),
         _ => Some(State::OtherNew),
@@ -99,7 +99,7 @@ impl Nat {
         }
         // An answer to a query of nobody.
         let answer = matches!(seen.protocol, ICMP | ICMP6) && !query;
-        let state = begin(Side::Inside, seen).filter(|_| !answer);
+        let state = begin(Side::Inside, seen, frame).filter(|_| !answer);
         let Some(state) = state else { return self.drop(NatDrop::NoFlow) };
         let fixed = Space::of(key.protocol)
             .and_then(|space| self.rules.reverse(space, key.v6, key.local, key.local_port))
@@ -197,7 +197,7 @@ impl Nat {
             if !is_unicast(key.remote, v6) {
                 return Err(NatDrop::NotUnicast);
             }
-            let state = begin(Side::Outside, seen).ok_or(NatDrop::Unsolicited)?;
+            let state = begin(Side::Outside, seen, frame).ok_or(NatDrop::Unsolicited)?;
             let host = self.maps.host_of(inside, v6).map(|host| *self.maps.host(host));
             let guest = match sender {
                 Some(sender) => Some(sender.guest),

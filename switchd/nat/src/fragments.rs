@@ -58,7 +58,7 @@ struct Fate {
 
 enum Phase {
     /// The first one has not come.
-    Waiting(Vec<(u16, Vec<u8>)>),
+    Waiting(Vec<(u8, Vec<u8>)>),
     Known(Fate),
     GivenUp,
 }
@@ -175,7 +175,7 @@ impl Fragments {
     }
 
     /// Gives a datagram another phase and returns what had waited.
-    fn set(&mut self, slot: u32, phase: Phase) -> Vec<(u16, Vec<u8>)> {
+    fn set(&mut self, slot: u32, phase: Phase) -> Vec<(u8, Vec<u8>)> {
         let entry = &mut self.all[slot as usize];
         let bytes = std::mem::take(&mut entry.bytes);
         self.pools[entry.datagram.side as usize].bytes -= bytes;
@@ -251,7 +251,7 @@ impl Fragments {
     }
 
     /// Keeps a copy until the first fragment comes. `None` when there is no room; else what was lost for it.
-    fn hold(&mut self, slot: u32, l3: u16, bytes: Vec<u8>) -> Option<u64> {
+    fn hold(&mut self, slot: u32, l3: u8, bytes: Vec<u8>) -> Option<u64> {
         let cost = bytes.len() + COPY;
         let (side, guest) = {
             let entry = &self.all[slot as usize];
@@ -308,8 +308,8 @@ impl Fragments {
 fn piece(seen: &Classified, frame: &Frame) -> Option<Piece> {
     let head = frame.head();
     let l3 = usize::from(seen.l3);
-    let (source, destination) = addresses(head, l3, seen.v6);
-    let (id, field, from, to) = if seen.v6 {
+    let (source, destination) = addresses(head, l3, seen.v6());
+    let (id, field, from, to) = if seen.v6() {
         let at = fragment_header(head, l3)?;
         let end = l3 + 40 + usize::from(word(head, l3 + 4));
         let field = word(head, at + 2);
@@ -330,8 +330,8 @@ fn piece(seen: &Classified, frame: &Frame) -> Option<Piece> {
         && !frame.vnet.needs_csum
         && !frame.vnet.is_gso();
     // IPv6 names a datagram without its protocol (RFC 8200 4.5), and there the first one says another.
-    let protocol = if seen.v6 { 0 } else { seen.protocol };
-    let datagram = Datagram { source, destination, id, protocol, v6: seen.v6, side: seen.side };
+    let protocol = if seen.v6() { 0 } else { seen.protocol };
+    let datagram = Datagram { source, destination, id, protocol, v6: seen.v6(), side: seen.side() };
     is_sane.then_some(Piece { datagram, start, end: start + length, last: !more })
 }
 
@@ -364,10 +364,10 @@ impl Nat {
         let Some(piece) = piece(seen, frame) else { return self.drop(NatDrop::Malformed) };
         let datagram = piece.datagram;
         match datagram.side {
-            Side::Inside if !self.is_inside(datagram.source, seen.v6) => {
+            Side::Inside if !self.is_inside(datagram.source, seen.v6()) => {
                 return self.drop(NatDrop::NotInside);
             }
-            Side::Outside if !self.is_ours(datagram.destination, seen.v6) => {
+            Side::Outside if !self.is_ours(datagram.destination, seen.v6()) => {
                 return self.drop(NatDrop::NotOurs);
             }
             _ => {}
@@ -390,7 +390,7 @@ impl Nat {
             self.give_up(slot);
             return self.drop(NatDrop::Fragment);
         }
-        let verdict = if seen.kind == Kind::First {
+        let verdict = if seen.kind() == Kind::First {
             self.first_fragment(now, slot, sender, seen, frame)
         } else {
             self.later_fragment(slot, &datagram, seen, frame, tails)
@@ -423,12 +423,12 @@ impl Nat {
             self.give_up(slot);
             return verdict;
         }
-        let (source, destination) = addresses(frame.head(), usize::from(seen.l3), seen.v6);
+        let (source, destination) = addresses(frame.head(), usize::from(seen.l3), seen.v6());
         let fate = Fate { source, destination, verdict };
         for (l3, mut bytes) in self.fragments.set(slot, Phase::Known(fate)) {
-            fate.apply(&mut bytes, usize::from(l3), seen.v6);
+            fate.apply(&mut bytes, usize::from(l3), seen.v6());
             self.counters.released += 1;
-            self.fragments.released.push(Released { side: seen.side, verdict, bytes });
+            self.fragments.released.push(Released { side: seen.side(), verdict, bytes });
         }
         verdict
     }
@@ -446,7 +446,7 @@ impl Nat {
             _ => self.floating_fate(datagram),
         };
         if let Some(fate) = known {
-            fate.apply(frame.head_mut(), usize::from(seen.l3), seen.v6);
+            fate.apply(frame.head_mut(), usize::from(seen.l3), seen.v6());
             match fate.verdict {
                 Verdict::Forward { .. } => self.counters.outbound += 1,
                 Verdict::Hairpin { .. } => self.counters.hairpin += 1,

@@ -92,7 +92,7 @@ fn is_intact(seen: &Classified, frame: &Frame, tails: &dyn TailSource) -> bool {
     }
     let (l3, l4) = (usize::from(seen.l3), usize::from(seen.l4));
     let head = frame.head();
-    let end = if seen.v6 {
+    let end = if seen.v6() {
         l3 + 40 + usize::from(word(head, l3 + 4))
     } else {
         l3 + usize::from(word(head, l3 + 2))
@@ -100,7 +100,7 @@ fn is_intact(seen: &Classified, frame: &Frame, tails: &dyn TailSource) -> bool {
     if end < l4 + 8 || end > frame.len() {
         return false;
     }
-    let mut sum = if seen.v6 {
+    let mut sum = if seen.v6() {
         let (source, destination) = (quad(head, l3 + 8), quad(head, l3 + 24));
         pseudo_v6(source.to_be_bytes(), destination.to_be_bytes(), ICMP6, (end - l4) as u32)
     } else {
@@ -123,7 +123,7 @@ fn is_intact(seen: &Classified, frame: &Frame, tails: &dyn TailSource) -> bool {
 /// Gives one end of the quoted packet another address and port. Corrects the checksums of the quotation and of
 /// the error around it; the error's own addresses are left.
 fn requote(frame: &mut Frame, seen: &Classified, quoted: &Quoted, end: End, new: u128, port: Option<u16>) {
-    let v6 = seen.v6;
+    let v6 = seen.v6();
     let l4 = usize::from(seen.l4);
     let unfinished = frame.vnet.needs_csum && usize::from(frame.vnet.csum_start) == l4;
     let head = frame.head_mut();
@@ -155,7 +155,7 @@ fn joined(one: Delta, other: Option<(u16, u16)>) -> Delta {
 
 impl Nat {
     fn read_error(&mut self, seen: &Classified, frame: &Frame) -> Option<Quoted> {
-        quoted(frame.head(), usize::from(seen.l4) + 8, seen.v6)
+        quoted(frame.head(), usize::from(seen.l4) + 8, seen.v6())
     }
 
     /// An error from outside, about a packet that a guest sent.
@@ -165,8 +165,8 @@ impl Nat {
         frame: &mut Frame,
         tails: &dyn TailSource,
     ) -> Verdict {
-        let (_, destination) = addresses(frame.head(), usize::from(seen.l3), seen.v6);
-        if !self.is_ours(destination, seen.v6) {
+        let (_, destination) = addresses(frame.head(), usize::from(seen.l3), seen.v6());
+        if !self.is_ours(destination, seen.v6()) {
             return self.drop(NatDrop::NotOurs);
         }
         if !is_intact(seen, frame, tails) {
@@ -175,7 +175,7 @@ impl Nat {
         match self.deliver_error(seen, frame) {
             Some((inside, mac)) => {
                 self.counters.inbound += 1;
-                Verdict::Deliver { to: address(inside, seen.v6), mac }
+                Verdict::Deliver { to: address(inside, seen.v6()), mac }
             }
             None => self.drop(NatDrop::IcmpUnmatched),
         }
@@ -186,7 +186,7 @@ impl Nat {
         seen: &Classified,
         frame: &mut Frame,
     ) -> Option<(u128, Option<switchd_wire::MacAddr>)> {
-        let v6 = seen.v6;
+        let v6 = seen.v6();
         let quoted = self.read_error(seen, frame)?;
         let (_, destination) = addresses(frame.head(), usize::from(seen.l3), v6);
         if quoted.source != destination {
@@ -223,7 +223,7 @@ impl Nat {
         frame: &mut Frame,
         tails: &dyn TailSource,
     ) -> Verdict {
-        let v6 = seen.v6;
+        let v6 = seen.v6();
         let (source, destination) = addresses(frame.head(), usize::from(seen.l3), v6);
         if !self.is_inside(source, v6) {
             return self.drop(NatDrop::NotInside);
@@ -241,7 +241,7 @@ impl Nat {
             self.counters.outbound += 1;
             return Verdict::Forward { to: address(destination, v6) };
         }
-        let back = Classified { side: Side::Outside, ..*seen };
+        let back = seen.turned();
         match self.deliver_error(&back, frame) {
             Some((inside, mac)) => {
                 self.counters.hairpin += 1;

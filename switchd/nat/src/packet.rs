@@ -16,6 +16,7 @@ pub(crate) const DCCP: u8 = 33;
 pub(crate) const UDP_LITE: u8 = 136;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
 pub(crate) enum Kind {
     /// A whole packet with a flow's key.
     Flow,
@@ -28,7 +29,8 @@ pub(crate) enum Kind {
     Malformed,
 }
 
-/// A frame's key, worked out once. It stays valid as long as the frame's headers are as they were.
+/// A frame's key, worked out once. It stays valid as long as the frame's headers are as they were. Two words,
+/// so that it travels in registers.
 #[derive(Clone, Copy, Debug)]
 pub struct Classified {
     pub(crate) hash: u32,
@@ -36,14 +38,29 @@ pub struct Classified {
     pub(crate) slot: u32,
     pub(crate) local_port: u16,
     pub(crate) remote_port: u16,
-    pub(crate) l3: u16,
+    pub(crate) l3: u8,
     /// 0: there is none (a later fragment).
-    pub(crate) l4: u16,
+    pub(crate) l4: u8,
     pub(crate) protocol: u8,
-    pub(crate) flags: u8,
-    pub(crate) v6: bool,
-    pub(crate) kind: Kind,
-    pub(crate) side: Side,
+    /// Kind, family, side.
+    pub(crate) sort: Sort,
+}
+
+/// Kind in the lower bits, then [`Sort::V6`] and [`Sort::OUTSIDE`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Sort(u8);
+
+impl Sort {
+    const V6: u8 = 8;
+    const OUTSIDE: u8 = 16;
+    /// A whole IPv4 packet with a flow, from either side.
+    const FLOW_IN: Sort = Sort(Kind::Flow as u8 | Sort::OUTSIDE);
+    const FLOW_OUT: Sort = Sort(Kind::Flow as u8);
+
+    fn new(kind: Kind, v6: bool, side: Side) -> Sort {
+        let v6 = if v6 { Sort::V6 } else { 0 };
+        Sort(kind as u8 | v6 | if side == Side::Outside { Sort::OUTSIDE } else { 0 })
+    }
 }
 
 #[inline]
@@ -63,7 +80,7 @@ pub(crate) fn quad(bytes: &[u8], at: usize) -> u128 {
 }
 
 /// Source and destination of the IP header at `l3`.
-#[inline]
+#[inline(always)]
 pub(crate) fn addresses(head: &[u8], l3: usize, v6: bool) -> (u128, u128) {
     if v6 {
         (quad(head, l3 + 8), quad(head, l3 + 24))
@@ -98,12 +115,10 @@ impl Classified {
         let head = frame.head();
         let Some(first) = head.first_chunk::<42>() else { return Classified::slow(frame, side, hasher) };
         let protocol = first[23];
-        let plain = word(first, 12) == ETHERTYPE_IPV4 && first[14] == 0x45 && word(first, 20) & 0x3fff == 0;
-        let flags = match protocol {
-            PROTOCOL_UDP => 0,
-            PROTOCOL_TCP if head.len() >= Self::L4 + 20 => head[Self::L4 + 13],
-            _ => return Classified::slow(frame, side, hasher),
-        };
+        let plain = word(first, 12) == ETHERTYPE_IPV4
+            && first[14] == 0x45
+            && word(first, 20) & 0x3fff == 0
+            && (protocol == PROTOCOL_UDP || protocol == PROTOCOL_TCP && head.len() >= Self::L4 + 20);
         if !plain {
             return Classified::slow(frame, side, hasher);
         }
@@ -120,63 +135,47 @@ impl Classified {
             slot: NONE,
             local_port,
             remote_port,
-            l3: Self::L3 as u16,
-            l4: Self::L4 as u16,
+            l3: Self::L3 as u8,
+            l4: Self::L4 as u8,
             protocol,
-            flags,
-            v6: false,
-            kind: Kind::Flow,
-            side,
+            sort: if side == Side::Inside { Sort::FLOW_OUT } else { Sort::FLOW_IN },
         }
     }
 
     #[inline(never)]
+    #[cold]
     fn slow(frame: &Frame, side: Side, hasher: &Hasher) -> Classified {
         let head = frame.head();
         let layers = parse(head);
+        let v6 = layers.ip == Ip::V6;
         let mut seen = Classified {
             hash: 0,
             slot: NONE,
             local_port: 0,
             remote_port: 0,
-            l3: layers.l3,
+            l3: layers.l3 as u8,
             l4: 0,
             protocol: layers.protocol,
-            flags: 0,
-            v6: layers.ip == Ip::V6,
-            kind: Kind::Malformed,
-            side,
+            sort: Sort::new(Kind::Malformed, v6, side),
         };
         if layers.ip == Ip::None {
             return seen;
         }
         if layers.fragment == Fragment::Later {
-            seen.kind = Kind::Later;
+            seen.sort = Sort::new(Kind::Later, v6, side);
             return seen;
         }
         let Some(l4) = layers.l4 else { return seen };
         let at = usize::from(l4);
-        let needed = match layers.protocol {
-            PROTOCOL_TCP => 20,
-            PROTOCOL_UDP | UDP_LITE | DCCP | ICMP | ICMP6 => 8,
-            _ => 0,
-        };
-        if head.len() < at + needed {
+        // Of a head of 256 bytes, what begins behind the 255th is not whole anyway.
+        if head.len() < at + needed(layers.protocol) || l4 > 255 {
             return seen;
         }
-        seen.l4 = l4;
-        seen.kind = if layers.fragment == Fragment::First { Kind::First } else { Kind::Flow };
+        let mut kind = if layers.fragment == Fragment::First { Kind::First } else { Kind::Flow };
         let (from, to) = match layers.protocol {
-            PROTOCOL_TCP => {
-                seen.flags = head[at + 13];
-                (word(head, at), word(head, at + 2))
-            }
-            PROTOCOL_UDP => (word(head, at), word(head, at + 2)),
-            ICMP | ICMP6 if (layers.protocol == ICMP6) != seen.v6 => {
-                seen.kind = Kind::Malformed;
-                return seen;
-            }
-            ICMP | ICMP6 => match query(seen.v6, head[at]) {
+            PROTOCOL_TCP | PROTOCOL_UDP => (word(head, at), word(head, at + 2)),
+            ICMP | ICMP6 if (layers.protocol == ICMP6) != v6 => return seen,
+            ICMP | ICMP6 => match query(v6, head[at]) {
                 // A question from inside and its answer have one key; questions from outside another.
                 Some(asks) => {
                     let id = word(head, at + 4);
@@ -184,23 +183,64 @@ impl Classified {
                     if side == Side::Inside { (id, other) } else { (other, id) }
                 }
                 None => {
-                    let error = is_error(seen.v6, head[at]) && seen.kind == Kind::Flow;
-                    seen.kind = if error { Kind::IcmpError } else { Kind::IcmpOther };
-                    return seen;
+                    let error = is_error(v6, head[at]) && kind == Kind::Flow;
+                    kind = if error { Kind::IcmpError } else { Kind::IcmpOther };
+                    (0, 0)
                 }
             },
             _ => (0, 0),
         };
+        seen.l4 = l4 as u8;
+        seen.sort = Sort::new(kind, v6, side);
         (seen.local_port, seen.remote_port) = if side == Side::Inside { (from, to) } else { (to, from) };
         seen.hash = hasher.key(&seen.key(head));
         seen
     }
 
+    #[inline]
+    pub(crate) fn kind(&self) -> Kind {
+        match self.sort.0 & 7 {
+            0 => Kind::Flow,
+            1 => Kind::First,
+            2 => Kind::Later,
+            3 => Kind::IcmpError,
+            4 => Kind::IcmpOther,
+            _ => Kind::Malformed,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn v6(&self) -> bool {
+        self.sort.0 & Sort::V6 != 0
+    }
+
+    #[inline]
+    pub fn side(&self) -> Side {
+        if self.sort.0 & Sort::OUTSIDE == 0 { Side::Inside } else { Side::Outside }
+    }
+
+    /// The same frame, seen from outside.
+    pub(crate) fn turned(self) -> Classified {
+        Classified { sort: Sort(self.sort.0 | Sort::OUTSIDE), ..self }
+    }
+
+    /// The flags of a TCP segment; 0 for everything else.
+    #[inline]
+    pub(crate) fn flags(&self, head: &[u8]) -> u8 {
+        if self.protocol == PROTOCOL_TCP && self.l4 != 0 {
+            head.get(usize::from(self.l4) + 13).copied().unwrap_or(0)
+        } else {
+            0
+        }
+    }
+
     /// The flow's key.
     #[inline]
     pub(crate) fn key(&self, head: &[u8]) -> Key {
-        let (source, destination) = addresses(head, usize::from(self.l3), self.v6);
-        let (local, remote) = match self.side {
+        let v6 = self.v6();
+        let (source, destination) = addresses(head, usize::from(self.l3), v6);
+        let side = self.side();
+        let (local, remote) = match side {
             Side::Inside => (source, destination),
             Side::Outside => (destination, source),
         };
@@ -210,34 +250,64 @@ impl Classified {
             local_port: self.local_port,
             remote_port: self.remote_port,
             protocol: self.protocol,
-            v6: self.v6,
-            side: self.side,
+            v6,
+            side,
         }
     }
 
-    /// Does the frame still have the headers that were classified?
+    /// Does the frame still hold the headers that were classified?
     #[inline]
     pub(crate) fn fits(&self, head: &[u8]) -> bool {
         let end = if self.l4 == 0 {
-            usize::from(self.l3) + if self.v6 { 40 } else { 20 }
+            usize::from(self.l3) + if self.v6() { 40 } else { 20 }
         } else {
-            usize::from(self.l4)
-                + match self.protocol {
-                    PROTOCOL_TCP => 20,
-                    PROTOCOL_UDP | UDP_LITE | DCCP | ICMP | ICMP6 => 8,
-                    _ => 0,
-                }
+            usize::from(self.l4) + needed(self.protocol)
         };
         end <= head.len()
-    }
-
-    pub fn side(&self) -> Side {
-        self.side
     }
 
     pub(crate) fn is_query(&self, head: &[u8]) -> bool {
         matches!(self.protocol, ICMP | ICMP6)
             && self.l4 != 0
-            && query(self.v6, head[usize::from(self.l4)]) == Some(true)
+            && query(self.v6(), head[usize::from(self.l4)]) == Some(true)
+    }
+}
+
+/// Bytes of a layer-4 header that must be there.
+#[inline]
+fn needed(protocol: u8) -> usize {
+    match protocol {
+        PROTOCOL_TCP => 20,
+        PROTOCOL_UDP | UDP_LITE | DCCP | ICMP | ICMP6 => 8,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_a_frame_is_two_words() {
+        assert_eq!(size_of::<Classified>(), 16);
+        for kind in [Kind::Flow, Kind::First, Kind::Later, Kind::IcmpError, Kind::IcmpOther, Kind::Malformed]
+        {
+            for (v6, side) in
+                [(false, Side::Inside), (true, Side::Inside), (false, Side::Outside), (true, Side::Outside)]
+            {
+                let sort = Sort::new(kind, v6, side);
+                let seen = Classified {
+                    hash: 0,
+                    slot: 0,
+                    local_port: 0,
+                    remote_port: 0,
+                    l3: 0,
+                    l4: 0,
+                    protocol: 0,
+                    sort,
+                };
+                assert_eq!((seen.kind(), seen.v6(), seen.side()), (kind, v6, side));
+            }
+        }
     }
 }

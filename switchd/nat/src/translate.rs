@@ -28,7 +28,7 @@ pub(crate) struct Sender {
 impl Classified {
     #[inline]
     pub(crate) fn place(&self) -> Place {
-        Place { l3: self.l3.into(), l4: self.l4.into(), protocol: self.protocol, v6: self.v6 }
+        Place { l3: self.l3.into(), l4: self.l4.into(), protocol: self.protocol, v6: self.v6() }
     }
 }
 
@@ -68,7 +68,7 @@ impl Nat {
         tails: &dyn TailSource,
     ) -> Verdict {
         let sender = Sender { guest, mac: guest_mac };
-        if classified.kind == Kind::Flow && classified.fits(frame.head()) {
+        if classified.kind() == Kind::Flow && classified.fits(frame.head()) {
             return self.flow_out(now, sender, classified, frame);
         }
         self.outbound_rest(now, sender, classified, frame, tails)
@@ -83,7 +83,7 @@ impl Nat {
         frame: &mut Frame,
         tails: &dyn TailSource,
     ) -> Verdict {
-        match seen.kind {
+        match seen.kind() {
             _ if !seen.fits(frame.head()) => self.drop(NatDrop::Malformed),
             Kind::First | Kind::Later => self.fragment(now, Some(sender), seen, frame, tails),
             Kind::IcmpError => self.error_out(seen, frame, tails),
@@ -101,7 +101,7 @@ impl Nat {
         frame: &mut Frame,
         tails: &dyn TailSource,
     ) -> Verdict {
-        if classified.kind == Kind::Flow && classified.fits(frame.head()) {
+        if classified.kind() == Kind::Flow && classified.fits(frame.head()) {
             return self.flow_in(now, classified, frame);
         }
         self.inbound_rest(now, classified, frame, tails)
@@ -115,7 +115,7 @@ impl Nat {
         frame: &mut Frame,
         tails: &dyn TailSource,
     ) -> Verdict {
-        match seen.kind {
+        match seen.kind() {
             _ if !seen.fits(frame.head()) => self.drop(NatDrop::Malformed),
             Kind::First | Kind::Later => self.fragment(now, None, seen, frame, tails),
             Kind::IcmpError => self.error_in(seen, frame, tails),
@@ -157,29 +157,30 @@ impl Nat {
         seen: &Classified,
         frame: &mut Frame,
     ) -> Verdict {
+        let flags = seen.flags(frame.head());
         let session = &mut self.table.hot[slot as usize];
         session.packets = session.packets.wrapping_add(1);
         session.bytes += frame.len() as u64;
         session.mac = sender.mac;
         // An RST that answers something does not keep the flow (RFC 7857 7.1).
-        if seen.flags & tcp::RST == 0 || seen.protocol != PROTOCOL_TCP {
+        if flags & tcp::RST == 0 {
             session.last = tick(now);
         }
-        let (source, port, flags) =
+        let (source, port, traits) =
             (self.table.outsides[usize::from(session.outside)], session.outside_port, session.flags);
         let (remote, state) = (session.remote, session.state);
-        if seen.protocol == PROTOCOL_TCP && needs_step(state, seen.flags) {
-            self.step(now, slot, Side::Inside, seen.flags);
+        if seen.protocol == PROTOCOL_TCP && needs_step(state, flags) {
+            self.step(now, slot, Side::Inside, flags);
         }
         rewrite(frame, seen.place(), End::Source, source, Some(port));
-        if flags & FROM_OUTSIDE != 0 && seen.protocol != PROTOCOL_TCP && state.is_transitory() {
+        if traits & FROM_OUTSIDE != 0 && seen.protocol != PROTOCOL_TCP && state.is_transitory() {
             self.turn_to(slot, state.answered());
         }
-        if flags & HAIRPIN != 0 {
+        if traits & HAIRPIN != 0 {
             return self.turn_in(now, sender, frame);
         }
         self.counters.outbound += 1;
-        Verdict::Forward { to: address(remote, seen.v6) }
+        Verdict::Forward { to: address(remote, seen.v6()) }
     }
 
     #[inline]
@@ -204,6 +205,7 @@ impl Nat {
         seen: &Classified,
         frame: &mut Frame,
     ) -> (std::net::IpAddr, Option<MacAddr>) {
+        let flags = seen.flags(frame.head());
         let session = &mut self.table.hot[slot as usize];
         session.packets = session.packets.wrapping_add(1);
         session.bytes += frame.len() as u64;
@@ -211,17 +213,17 @@ impl Nat {
         let asked = session.flags & FROM_OUTSIDE == 0;
         if seen.protocol == PROTOCOL_TCP {
             // Both ways count for a connection that is open; nobody outside holds a half-open one.
-            if seen.flags & tcp::RST == 0 && !state.is_transitory() {
+            if flags & tcp::RST == 0 && !state.is_transitory() {
                 session.last = tick(now);
             }
-            if needs_step(state, seen.flags) {
-                self.step(now, slot, Side::Outside, seen.flags);
+            if needs_step(state, flags) {
+                self.step(now, slot, Side::Outside, flags);
             }
         } else if asked && state.is_transitory() {
             self.turn_to(slot, state.answered());
         }
         rewrite(frame, seen.place(), End::Destination, inside, Some(port));
-        (address(inside, seen.v6), (!mac.is_zero()).then_some(mac))
+        (address(inside, seen.v6()), (!mac.is_zero()).then_some(mac))
     }
 
     #[inline(never)]

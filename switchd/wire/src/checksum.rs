@@ -6,7 +6,7 @@
 /// A running one's complement sum. Pieces may have any length and may start at odd offsets.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Sum {
-    /// Native order, not folded: every added piece is below 2^17.
+    /// Native order, not folded: every added piece is below 2^32.
     words: u64,
     /// An odd number of bytes was added: the next piece counts with its bytes swapped (RFC 1071 2(B)).
     odd: bool,
@@ -66,8 +66,10 @@ impl Sum {
 
     #[inline]
     #[must_use]
-    pub fn add_u32(self, number: u32) -> Sum {
-        self.add_u16((number >> 16) as u16).add_u16(number as u16)
+    pub fn add_u32(mut self, number: u32) -> Sum {
+        // Both halves at once: folding brings them together.
+        self.words += u64::from(number.to_be());
+        self
     }
 
     /// The sum, not complemented: what a field holds while the checksum is still to be completed.
