@@ -7,6 +7,9 @@ use super::target::{
 use crate::worker::command::Gateway;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Room for the tags that a frame bears on the link between the halves of an MLAG pair.
+pub const PEER_TAGS: u16 = 8;
+
 #[derive(Default, Clone, PartialEq, Eq, Debug)]
 pub struct Standing {
     /// The worker of each network.
@@ -141,7 +144,11 @@ impl Standing {
         }
         if let Some(interface) = member_interface(port) {
             let (_, bond) = self.bond_of(interface)?;
-            return Some((Backend::Member { name: interface.to_owned() }, bond.mtu));
+            let mtu = match bond.team.peer.as_deref() == Some(interface) {
+                true => bond.mtu.saturating_add(PEER_TAGS),
+                false => bond.mtu,
+            };
+            return Some((Backend::Member { name: interface.to_owned() }, mtu));
         }
         let interface = uplink_interface(port)?;
         let uplink = self.uplinks.get(interface)?;

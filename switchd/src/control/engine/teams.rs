@@ -5,7 +5,7 @@
 
 use super::Engine;
 use super::execute::{Mode, key};
-use super::live::{Bond, Link};
+use super::live::{Bond, Link, PEER_TAGS};
 use super::target::{Backend, Team, bond_place, member_port, uplink_port};
 use super::troubles::Object;
 use crate::worker::command::{self, Command, Member};
@@ -35,7 +35,7 @@ impl Engine {
         }
         let peer = match &team.peer {
             Some(interface) => {
-                let (member, link) = self.open_member(interface, 0, mtu, mode)?;
+                let (member, link) = self.open_member(interface, 0, mtu.saturating_add(PEER_TAGS), mode)?;
                 links.insert(interface.clone(), link);
                 Some(member)
             }
