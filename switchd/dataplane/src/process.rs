@@ -82,6 +82,9 @@ impl Dataplane {
             Role::Peer => return self.from_peer(now, port.0, frames, tails, rim),
             Role::Single | Role::Bond => {}
         }
+        if self.ports[port.0 as usize].station != NONE {
+            return self.from_device(now, port.0, frames, tails, rim);
+        }
         self.walk(now, port.0, Horizon::OPEN, frames, tails, rim);
     }
 

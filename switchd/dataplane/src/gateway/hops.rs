@@ -7,6 +7,7 @@ use crate::manage::Dataplane;
 use crate::rim::Rim;
 use crate::table::NONE;
 use switchd_nat::Side;
+use switchd_wire::frame::BURST;
 use switchd_wire::{Frame, TailSource};
 
 impl Dataplane {
@@ -35,6 +36,39 @@ impl Dataplane {
             let counters = &mut self.counters[hop.port as usize];
             counters.offered += 1;
             counters.dropped_out.count(DropReason::GatewayLoop, 1);
+        }
+    }
+
+    /// Frames that the device of a gateway's port gives, with egress host. One without a destination MAC is
+    /// for a guest whom the device has not heard of: the gateway finds it. The frames are put in another
+    /// order: those that wait for an answer are behind the others, and not counted before they set out.
+    pub(crate) fn from_device<R: Rim>(
+        &mut self,
+        now: u64,
+        port: u32,
+        frames: &mut [Frame],
+        tails: &impl TailSource,
+        rim: &mut R,
+    ) {
+        let network = self.ports[port as usize].station >> 1;
+        for burst in frames.chunks_mut(BURST) {
+            let mut kept = 0;
+            for at in 0..burst.len() {
+                if burst[at].destination().is_zero() {
+                    match self.direct(now, network, Side::Inside, &mut burst[at], tails) {
+                        Act::Leave(_) => {}
+                        Act::Drop(reason) => {
+                            self.count_lost(&mut vec![(port, reason)]);
+                            continue;
+                        }
+                        _ => continue,
+                    }
+                }
+                burst.swap(kept, at);
+                kept += 1;
+            }
+            self.leave_by(now, port, &mut burst[..kept], 0, rim);
+            self.hop(now, &mut burst[..kept], tails, rim);
         }
     }
 

@@ -209,6 +209,9 @@ impl Gateway {
         from: u32,
         classified: Option<&Classified>,
     ) -> Act {
+        if self.continues_echo(desk.now, frame, packet) {
+            return self.local(desk, Side::Inside, frame, packet, from);
+        }
         // A packet for us may have come to its end here; whether it is, translation tells, which changes it.
         let last = packet.ttl <= 1;
         let quote = last.then(|| Quote::of(frame, packet, desk.tails)).flatten();

@@ -168,6 +168,12 @@ impl Gateway {
         Act::Leave(side)
     }
 
+    /// Is it a later fragment of an echo request to us?
+    pub(super) fn continues_echo(&self, now: u64, frame: &Frame, packet: &Packet) -> bool {
+        packet.is_later(frame)
+            && fragment_id(frame, packet).is_some_and(|id| self.echo.is_known(now, packet.source, id))
+    }
+
     /// ICMPv6 other than an echo request, to us or to a group.
     fn icmp6(&mut self, desk: &mut Desk<'_>, side: Side, frame: &mut Frame, l4: usize, from: u32) -> Act {
         let kind = frame.head().get(l4).copied();

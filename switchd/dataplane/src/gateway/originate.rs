@@ -84,7 +84,8 @@ impl Dataplane {
         true
     }
 
-    fn direct(
+    /// Finds the next hop of a frame that has no destination MAC.
+    pub(super) fn direct(
         &mut self,
         now: u64,
         network: u32,

@@ -48,6 +48,9 @@ impl Gateway {
         if v6 && !routed_v6 && !self.is_translated_v6(packet.destination) {
             return self.local(desk, Side::Outside, frame, &packet, from);
         }
+        if self.continues_echo(desk.now, frame, &packet) {
+            return self.local(desk, Side::Outside, frame, &packet, from);
+        }
         let last = packet.ttl <= 1;
         let mtu = desk.mtu(Side::Inside);
         let too_long = packet.longest > mtu;
@@ -79,7 +82,11 @@ impl Gateway {
             }
             Verdict::Forward { .. } => Act::Drop(DropReason::NoRoute),
             Verdict::Held => Act::Taken,
-            Verdict::Drop(reason) => Act::Drop(reason.into()),
+            // A lease is renewed by answers to our address (RFC 2131 4.3.2), which no flow explains.
+            Verdict::Drop(reason) => match self.lease_for_us(desk, frame, &packet, from) {
+                Some(act) => act,
+                None => Act::Drop(reason.into()),
+            },
             Verdict::Local => self.local(desk, Side::Outside, frame, &packet, from),
         }
     }

@@ -92,6 +92,12 @@ impl Packet {
         self.destination.is_ipv6()
     }
 
+    /// A fragment other than the first?
+    pub fn is_later(&self, frame: &Frame) -> bool {
+        let ip = &frame.head()[L3..];
+        self.later || self.is_v6() && ip[6] == 44 && ip.len() >= 44 && word(ip, 42) & 0xfff8 != 0
+    }
+
     pub fn layers(&self, frame: &Frame) -> Layers {
         parse(frame.head())
     }

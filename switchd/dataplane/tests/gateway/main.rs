@@ -1,0 +1,10 @@
+//! Gateways of NAT networks, packets in and packets out.
+
+mod host;
+mod local;
+mod neighbors;
+mod packets;
+mod random;
+mod routing;
+mod segment;
+mod world;
