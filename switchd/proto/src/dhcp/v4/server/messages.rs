@@ -169,8 +169,10 @@ impl Server {
         let mut lease = self.lease(who, request, address, told + MARGIN);
         let was_bound = before.as_ref().is_some_and(|lease| lease.state == State::Bound);
         if let Some(before) = &before {
-            // A shorter lease does not shorten what the client may have been told before.
-            lease.expires = lease.expires.max(durable.unwrap_or(0));
+            // A shorter lease does not shorten what the client was told before, or is about to be.
+            if before.is_held() {
+                lease.expires = lease.expires.max(before.expires);
+            }
             lease.durable = durable;
             if was_bound {
                 lease.state = State::Bound;
@@ -200,6 +202,7 @@ impl Server {
             self.counters.not_the_holder += 1;
             return;
         };
+        self.forget_grants(address);
         self.table.change(address, |lease| {
             // It counts for the port, so that a port cannot decline the whole pool, but is nobody's.
             lease.client = Vec::new();
@@ -222,6 +225,7 @@ impl Server {
             self.counters.not_the_holder += 1;
             return;
         }
+        self.forget_grants(address);
         self.table.change(address, |lease| {
             lease.state = State::Over;
             lease.expires = now;
@@ -229,6 +233,11 @@ impl Server {
         });
         self.store(address);
         self.tell(Event::Released { address, port: who.port.clone() });
+    }
+
+    /// What is on its way to the disk was for a client that has given the address up since.
+    fn forget_grants(&mut self, address: Ipv4Addr) {
+        self.waiting.retain(|_, waiting| waiting.address != address);
     }
 
     fn holds(&self, address: Ipv4Addr, who: &Who, request: &Message) -> bool {

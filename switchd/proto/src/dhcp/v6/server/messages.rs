@@ -164,8 +164,10 @@ impl Server {
         if known.is_some_and(|lease| lease.state == State::Bound && lease.port == *port) {
             return;
         }
-        let durable = known.filter(|lease| lease.client == client).and_then(|lease| lease.durable);
-        let expires = (now + OFFER_HOLD).max(durable.unwrap_or(0));
+        let own = known.filter(|lease| lease.client == client && lease.is_held());
+        let durable = own.and_then(|lease| lease.durable);
+        // What was told before, or is about to be, stays.
+        let expires = own.map_or(0, |lease| lease.expires).max(now + OFFER_HOLD);
         self.table.put(Lease {
             address,
             mac: message.client_id().and_then(mac_of),
@@ -270,7 +272,7 @@ impl Server {
                 changed = !covered || lease.hostname != hostname;
                 lease.hostname = hostname;
                 if changed {
-                    lease.expires = lease.durable.unwrap_or(0).max(told + MARGIN);
+                    lease.expires = lease.expires.max(told + MARGIN);
                 }
             });
             if changed {
@@ -334,6 +336,9 @@ impl Server {
                 answer.options.push(code::IA_NA, refusal);
             }
             for address in held {
+                // Grants on their way to the disk were for a client that has given the address up since.
+                self.waiting
+                    .retain(|_, waiting| waiting.grants.iter().all(|(granted, ..)| *granted != address));
                 self.table.change(address, |lease| {
                     lease.durable = None;
                     if declined {
