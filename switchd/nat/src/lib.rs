@@ -11,7 +11,7 @@
 //! | `packet`, `hash` | what is read of a frame, the key of its flow |
 //! | `index`, `table`, `links`, `timers` | flows: found, kept, forgotten |
 //! | `mappings`, `ports`, `quota`, `forwards` | who stands for whom outside, and who may |
-//! | `translate`, `create`, `rewrite`, `tcp`, `state` | the way of a frame |
+//! | `plain`, `translate`, `create`, `rewrite`, `tcp`, `state` | the way of a frame |
 //! | `icmp`, `fragments` | the two that are different |
 //!
 //! docs/NAT.md has the standards clause by clause, bounds and eviction rules.
@@ -30,6 +30,7 @@ mod links;
 mod mappings;
 mod nat;
 mod packet;
+mod plain;
 mod ports;
 mod quota;
 mod rewrite;

@@ -46,16 +46,18 @@ pub struct Classified {
     pub(crate) sort: Sort,
 }
 
-/// Kind in the lower bits, then [`Sort::V6`] and [`Sort::OUTSIDE`].
+/// Kind in the lower bits, then [`Sort::V6`], [`Sort::OUTSIDE`] and [`Sort::PLAIN`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Sort(u8);
 
 impl Sort {
     const V6: u8 = 8;
     const OUTSIDE: u8 = 16;
-    /// A whole IPv4 packet with a flow, from either side.
-    const FLOW_IN: Sort = Sort(Kind::Flow as u8 | Sort::OUTSIDE);
-    const FLOW_OUT: Sort = Sort(Kind::Flow as u8);
+    /// Read the fast way: all offsets are known.
+    const PLAIN: u8 = 32;
+    /// A whole IPv4 packet of TCP or UDP, from either side.
+    pub const PLAIN_IN: Sort = Sort(Kind::Flow as u8 | Sort::PLAIN | Sort::OUTSIDE);
+    pub const PLAIN_OUT: Sort = Sort(Kind::Flow as u8 | Sort::PLAIN);
 
     fn new(kind: Kind, v6: bool, side: Side) -> Sort {
         let v6 = if v6 { Sort::V6 } else { 0 };
@@ -110,7 +112,7 @@ impl Classified {
     const L3: usize = 14;
     const L4: usize = 34;
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of(frame: &Frame, side: Side, hasher: &Hasher) -> Classified {
         let head = frame.head();
         let Some(first) = head.first_chunk::<42>() else { return Classified::slow(frame, side, hasher) };
@@ -138,7 +140,7 @@ impl Classified {
             l3: Self::L3 as u8,
             l4: Self::L4 as u8,
             protocol,
-            sort: if side == Side::Inside { Sort::FLOW_OUT } else { Sort::FLOW_IN },
+            sort: if side == Side::Inside { Sort::PLAIN_OUT } else { Sort::PLAIN_IN },
         }
     }
 

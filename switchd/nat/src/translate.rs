@@ -8,7 +8,7 @@
 use crate::hash::{Key, address};
 use crate::index::NONE;
 use crate::nat::Nat;
-use crate::packet::{Classified, Kind};
+use crate::packet::{Classified, Kind, Sort};
 use crate::rewrite::{End, Place, rewrite};
 use crate::state::State;
 use crate::table::{FROM_OUTSIDE, HAIRPIN};
@@ -68,6 +68,23 @@ impl Nat {
         tails: &dyn TailSource,
     ) -> Verdict {
         let sender = Sender { guest, mac: guest_mac };
+        if classified.sort == Sort::PLAIN_OUT
+            && let Some(verdict) = self.plain_out(now, sender, classified, frame)
+        {
+            return verdict;
+        }
+        self.outbound_long(now, sender, classified, frame, tails)
+    }
+
+    #[inline(never)]
+    fn outbound_long(
+        &mut self,
+        now: u64,
+        sender: Sender,
+        classified: &Classified,
+        frame: &mut Frame,
+        tails: &dyn TailSource,
+    ) -> Verdict {
         if classified.kind() == Kind::Flow && classified.fits(frame.head()) {
             return self.flow_out(now, sender, classified, frame);
         }
@@ -95,6 +112,22 @@ impl Nat {
     /// A frame from outside: an outside address becomes a guest's.
     #[inline]
     pub fn inbound(
+        &mut self,
+        now: u64,
+        classified: &Classified,
+        frame: &mut Frame,
+        tails: &dyn TailSource,
+    ) -> Verdict {
+        if classified.sort == Sort::PLAIN_IN
+            && let Some(verdict) = self.plain_in(now, classified, frame)
+        {
+            return verdict;
+        }
+        self.inbound_long(now, classified, frame, tails)
+    }
+
+    #[inline(never)]
+    fn inbound_long(
         &mut self,
         now: u64,
         classified: &Classified,
