@@ -305,8 +305,8 @@ mod tests {
 
     #[test]
     fn mandatory_tlvs_come_first_in_order_and_once() {
-        let (c, p, t): ((u8, &[u8]), (u8, &[u8]), (u8, &[u8])) =
-            ((1, &[7, b'x']), (2, &[7, b'y']), (3, &[0, 9]));
+        type Tlv = (u8, &'static [u8]);
+        let (c, p, t): (Tlv, Tlv, Tlv) = ((1, &[7, b'x']), (2, &[7, b'y']), (3, &[0, 9]));
         assert!(parse(&frame(&[c, p, t])).is_ok());
         for bad in [&[p, c, t][..], &[c, p], &[c, p, (5, b"n"), t], &[c, p, t, c], &[c, p, t, t], &[]] {
             assert_eq!(parse(&frame(bad)), Err(BadLldp::Order), "{bad:?}");

@@ -264,16 +264,8 @@ impl Lacp {
 
     /// Runs every machine until none moves, then sends and tells.
     fn run(&mut self, now: u64) {
-        for _ in 0..ROUNDS {
-            // An UNSELECTED port is DETACHED before selection gives it a place again.
-            let mut moved = self.run_mux(now);
-            let choice = selection::run(&mut self.ports, &self.config, self.choice, self.kept.len() as u32);
-            moved |= std::mem::replace(&mut self.choice, choice) != choice;
-            moved |= self.run_mux(now);
-            if !moved {
-                break;
-            }
-        }
+        let settled = (0..ROUNDS).any(|_| !self.round(now));
+        debug_assert!(settled, "the aggregator does not settle");
         for number in self.ports.keys().copied().collect::<Vec<_>>() {
             self.settle(now, number);
         }
@@ -289,6 +281,15 @@ impl Lacp {
             self.tell(Event::Partner(partner));
             self.tell(Event::Changed);
         }
+    }
+
+    /// Mux, selection, mux; whether anything moved.
+    fn round(&mut self, now: u64) -> bool {
+        // An UNSELECTED port is DETACHED before selection gives it a place again.
+        let mut moved = self.run_mux(now);
+        let choice = selection::run(&mut self.ports, &self.config, self.choice, self.kept.len() as u32);
+        moved |= std::mem::replace(&mut self.choice, choice) != choice;
+        self.run_mux(now) || moved
     }
 
     fn run_mux(&mut self, now: u64) -> bool {

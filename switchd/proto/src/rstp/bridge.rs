@@ -165,11 +165,8 @@ impl Rstp {
 
     fn run(&mut self, now: u64) {
         let root = self.tree.root.root;
-        for _ in 0..ROUNDS {
-            if !self.round() {
-                break;
-            }
-        }
+        let settled = (0..ROUNDS).any(|_| !self.round());
+        debug_assert!(settled, "spanning tree does not settle");
         if self.tree.root.root != root {
             self.tell(Event::Root(self.tree.root.root));
         }
