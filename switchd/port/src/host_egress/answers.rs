@@ -29,6 +29,7 @@ pub struct Answers {
 pub enum Icmp {
     NetUnreachable,
     HostUnreachable,
+    PortUnreachable,
     Prohibited,
     /// With the MTU.
     TooBig(u32),
@@ -41,6 +42,7 @@ impl Icmp {
         match self {
             Icmp::NetUnreachable => (3, 0, 0),
             Icmp::HostUnreachable => (3, 1, 0),
+            Icmp::PortUnreachable => (3, 3, 0),
             Icmp::Prohibited => (3, 13, 0),
             Icmp::TooBig(mtu) => (3, 4, mtu & 0xffff),
             Icmp::Raw(kind, code, word) => (kind, code, word),
@@ -51,6 +53,7 @@ impl Icmp {
         match self {
             Icmp::NetUnreachable => (1, 0, 0),
             Icmp::HostUnreachable => (1, 3, 0),
+            Icmp::PortUnreachable => (1, 4, 0),
             Icmp::Prohibited => (1, 1, 0),
             Icmp::TooBig(mtu) => (2, 0, mtu),
             Icmp::Raw(kind, code, word) => (kind, code, word),

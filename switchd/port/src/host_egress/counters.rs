@@ -98,6 +98,8 @@ counters! {
     bytes_out,
     /// Payload bytes given to guests.
     bytes_in,
+    /// Packets of guests whose time to live ended at the gateway.
+    ttl_exceeded,
     /// ICMP errors told to guests.
     icmp_errors,
 }

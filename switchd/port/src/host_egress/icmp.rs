@@ -336,7 +336,9 @@ impl HostEgress {
             Unreachable::Silent => self.counters.dropped_group += 1,
             Unreachable::Refused => {
                 self.counters.refused_destination += 1;
-                self.tell(packet, Icmp::Prohibited, quoted);
+                // The gateway is a host that has no such port; what else is refused lies beyond it.
+                let own = self.is_gateway(packet.destination);
+                self.tell(packet, if own { Icmp::PortUnreachable } else { Icmp::Prohibited }, quoted);
             }
         }
         Taken::Refused

@@ -49,7 +49,7 @@ pub use counters::{HostEgressCounters, HostEgressNotice, HostFlow};
 
 use crate::sys::socket::{BATCH, Datagram};
 use crate::{Arena, Flushed, Offloads, Port, Received, Sent};
-use answers::Answers;
+use answers::{Answers, Icmp};
 use forward::ForwardSlot;
 use fragment::Fragments;
 use hashbrown::HashMap;
@@ -207,6 +207,14 @@ impl HostEgress {
             self.counters.refused_source += 1;
             return Taken::Refused;
         }
+        // RFC 1812 5.3.1: we are the router of these packets.
+        if packet.ttl <= 1 && !self.is_gateway(packet.destination) {
+            self.counters.ttl_exceeded += 1;
+            let exceeded = if packet.source.is_ipv6() { Icmp::Raw(3, 0, 0) } else { Icmp::Raw(11, 0, 0) };
+            self.tell(&packet, exceeded, packet.quote(frame));
+            return Taken::Refused;
+        }
+        let packet = Packet { ttl: packet.ttl.saturating_sub(1).max(1), ..packet };
         if let Some(piece) = packet.fragment {
             return self.take_fragment(&packet, piece, frame, arena);
         }

@@ -196,6 +196,13 @@ impl HostEgress {
         }
     }
 
+    pub(super) fn is_gateway(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => v4 == self.config.v4.gateway,
+            IpAddr::V6(v6) => self.config.v6.is_some_and(|subnet| v6 == subnet.gateway),
+        }
+    }
+
     /// Whether a flow of this guest may be made.
     pub(super) fn room_for(&self, mac: MacAddr) -> Result<(), Room> {
         let limits = &self.config.limits;

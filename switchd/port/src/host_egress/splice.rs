@@ -105,6 +105,11 @@ impl HostEgress {
 
     fn open_tcp(&mut self, packet: &Packet, frame: &Frame, key: Key, syn: &Segment) -> Taken {
         let remote = SocketAddr::new(packet.destination, key.remote.map_or(0, |remote| remote.port()));
+        if self.is_gateway(packet.destination) {
+            self.counters.refused_destination += 1;
+            self.reset_syn(packet, &key, syn);
+            return Taken::Refused;
+        }
         if let Err(why) = admit_destination(&self.config, packet.destination) {
             return self.refuse_destination(packet, packet.quote(frame), why);
         }
