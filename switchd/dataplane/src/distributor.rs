@@ -90,76 +90,97 @@ fn mix(word: u64) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
-#[inline]
-fn word16(head: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes(*head.get(at..)?.first_chunk()?))
-}
-
-#[inline]
-fn word32(head: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from(u32::from_be_bytes(*head.get(at..)?.first_chunk()?)))
-}
-
-#[inline]
-fn word64(head: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_be_bytes(*head.get(at..)?.first_chunk()?))
+#[inline(always)]
+fn word16(bytes: &[u8; 2]) -> u16 {
+    u16::from_be_bytes(*bytes)
 }
 
 /// The bucket of a frame as it is to leave, tags included.
 #[inline]
 pub(crate) fn bucket_of(head: &[u8], policy: Hash) -> u8 {
-    let Some(&[d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5]) = head.first_chunk::<12>() else { return 0 };
-    let source = u64::from_be_bytes([0, 0, s0, s1, s2, s3, s4, s5]);
-    let destination = u64::from_be_bytes([0, 0, d0, d1, d2, d3, d4, d5]);
+    let Some(addresses) = head.first_chunk::<14>() else { return 0 };
     let ends = match policy {
-        Hash::Layer2 => None,
-        Hash::Layer23 => addresses(head, false).map(|(a, b)| (a ^ source << 16, b ^ destination << 16)),
-        Hash::Layer34 => addresses(head, true),
+        Hash::Layer2 => macs(addresses),
+        Hash::Layer34 => ip_ends(head, true).unwrap_or_else(|| macs(addresses)),
+        Hash::Layer23 => {
+            let (source, destination) = macs(addresses);
+            match ip_ends(head, false) {
+                Some((a, b)) => (a ^ source << 16, b ^ destination << 16),
+                None => (source, destination),
+            }
+        }
     };
-    let (a, b) = ends.unwrap_or((source, destination));
-    (mix(a).wrapping_add(mix(b)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+    let sum = mix(ends.0).wrapping_add(mix(ends.1));
+    (sum.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+}
+
+#[inline(always)]
+fn macs(addresses: &[u8; 14]) -> (u64, u64) {
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, _, _] = *addresses;
+    let source = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, 0, 0]);
+    let destination = u64::from_le_bytes([d0, d1, d2, d3, d4, d5, 0, 0]);
+    (source, destination)
 }
 
 /// The ends of an IP packet, each in a word.
-#[inline]
-fn addresses(head: &[u8], ports: bool) -> Option<(u64, u64)> {
-    let mut at = 12;
-    let mut kind = word16(head, at)?;
+#[inline(always)]
+fn ip_ends(head: &[u8], ports: bool) -> Option<(u64, u64)> {
+    let mut rest = head.get(12..)?;
+    let mut kind = word16(rest.first_chunk()?);
     for _ in 0..3 {
         if kind != 0x8100 && kind != 0x88a8 {
             break;
         }
-        at += 4;
-        kind = word16(head, at)?;
+        rest = rest.get(4..)?;
+        kind = word16(rest.first_chunk()?);
     }
-    let ip = at + 2;
-    let (source, destination, l4) = match kind {
-        0x0800 => {
-            let &[version, ..] = head.get(ip..ip + 20)? else { return None };
-            let header = usize::from(version & 0xf) * 4;
-            if version >> 4 != 4 || header < 20 {
-                return None;
-            }
-            let whole = word16(head, ip + 6)? & 0x3fff == 0;
-            let l4 = (whole && carries_ports(head[ip + 9])).then_some(ip + header);
-            (word32(head, ip + 12)?, word32(head, ip + 16)?, l4)
-        }
-        0x86dd => {
-            let &[version, ..] = head.get(ip..ip + 40)? else { return None };
-            if version >> 4 != 6 {
-                return None;
-            }
-            let l4 = carries_ports(head[ip + 6]).then_some(ip + 40);
-            let fold = |at| Some(mix(word64(head, at)?) ^ word64(head, at + 8)?);
-            (fold(ip + 8)?, fold(ip + 24)?, l4)
-        }
-        _ => return None,
-    };
-    let ports = l4.filter(|_| ports).and_then(|at| word32(head, at)).unwrap_or(0);
-    Some((source ^ (ports >> 16) << 40, destination ^ (ports & 0xffff) << 40))
+    match kind {
+        0x0800 => v4(rest.get(2..)?, ports),
+        0x86dd => v6(rest.get(2..)?, ports),
+        _ => None,
+    }
 }
 
-#[inline]
+#[inline(always)]
+fn v4(packet: &[u8], ports: bool) -> Option<(u64, u64)> {
+    let fixed = packet.first_chunk::<20>()?;
+    let header = usize::from(fixed[0] & 0xf) * 4;
+    if fixed[0] >> 4 != 4 || header < 20 {
+        return None;
+    }
+    let whole = u16::from_be_bytes([fixed[6], fixed[7]]) & 0x3fff == 0;
+    let source = u32::from_be_bytes([fixed[12], fixed[13], fixed[14], fixed[15]]);
+    let destination = u32::from_be_bytes([fixed[16], fixed[17], fixed[18], fixed[19]]);
+    let ends = (u64::from(source), u64::from(destination));
+    if !(ports && whole && carries_ports(fixed[9])) {
+        return Some(ends);
+    }
+    Some(with_ports(ends, packet.get(header..)))
+}
+
+#[inline(always)]
+fn v6(packet: &[u8], ports: bool) -> Option<(u64, u64)> {
+    let fixed = packet.first_chunk::<40>()?;
+    if fixed[0] >> 4 != 6 {
+        return None;
+    }
+    let word = |at: usize| fixed[at..].first_chunk().map_or(0, |word| u64::from_be_bytes(*word));
+    let fold = |at: usize| word(at).rotate_left(32) ^ word(at + 8);
+    let ends = (fold(8), fold(24));
+    if !(ports && carries_ports(fixed[6])) {
+        return Some(ends);
+    }
+    Some(with_ports(ends, packet.get(40..)))
+}
+
+#[inline(always)]
+fn with_ports((source, destination): (u64, u64), l4: Option<&[u8]>) -> (u64, u64) {
+    let Some(&[a, b, c, d]) = l4.and_then(|l4| l4.first_chunk()) else { return (source, destination) };
+    let port = |high, low| u64::from(u16::from_be_bytes([high, low])) << 40;
+    (source ^ port(a, b), destination ^ port(c, d))
+}
+
+#[inline(always)]
 fn carries_ports(protocol: u8) -> bool {
     matches!(protocol, 6 | 17 | 132)
 }
