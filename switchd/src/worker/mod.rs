@@ -22,6 +22,8 @@ pub mod command;
 mod dispatch;
 mod execute;
 mod gateway;
+#[cfg(test)]
+mod gateway_tests;
 mod links;
 mod pace;
 mod rim;

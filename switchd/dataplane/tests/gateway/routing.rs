@@ -56,7 +56,9 @@ fn ipv6_without_an_outside_address_to_translate_to_is_routed_both_ways() {
     back.destination = guest6(50).into();
     lab.wire(&back.udp(9, 4000, b"back"));
     let sent = lab.world.pass(5);
-    let told = sent.into_iter().find(|sent| sent.port == lab.uplink && layer4(&sent.bytes).1[0] == 1);
+    let told = sent.into_iter().find(|sent| {
+        sent.port == lab.uplink && link(&sent.bytes).2 == 0x86dd && layer4(&sent.bytes).1[0] == 1
+    });
     let (from, to, _, code, ..) = error(&told.unwrap().bytes);
     assert_eq!((from, to, code), (OUTSIDE6.into(), far.into(), 3));
 }
