@@ -77,6 +77,9 @@ pub struct Daemon {
     /// Processors for the workers, as in 0,2-3; used in turn
     #[arg(long, value_name = "LIST", value_parser = parse_cpus)]
     pub cpus: Option<CpuList>,
+    /// End when the process that started us ends, however it does
+    #[arg(long, hide = true)]
+    pub die_with_parent: bool,
     /// Sleep when nothing arrives, or never
     #[arg(long, value_enum, default_value = "adaptive")]
     pub poll: Poll,

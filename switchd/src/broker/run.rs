@@ -45,6 +45,10 @@ pub fn run(daemon: &Daemon) -> anyhow::Result<ExitCode> {
     let identity = place::identity(around.rootless, daemon.user.as_deref())?;
     let group = place::socket_group(around.rootless, daemon.socket_group.as_deref())?;
     let signals = block_signals()?;
+    if daemon.die_with_parent {
+        // As by its hand: in order.
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+    }
     raise_file_limit();
     let place = Place::prepare(&options, identity, daemon.socket_mode, group)?;
     let grants = Grants {

@@ -7,11 +7,12 @@
 use super::devices::Granted;
 use super::messages::{ListenRequest, Protocol, Refused, Reply};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, listen, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use switchd_port::host_egress;
 
 /// Connections that may wait for the dataplane to accept them.
 const BACKLOG: i32 = 1024;
@@ -20,22 +21,18 @@ const PROCESSES_MAX: usize = 20_000;
 /// Where systems that let nobody ping say so.
 const PING_RANGE: &str = "/proc/sys/net/ipv4/ping_group_range";
 
-/// A socket for echo requests. Why it is safe: the kernel lets it send echo requests only, with an
-/// identifier of its own, and gives it the answers to those and nothing else. No raw socket is given in
-/// its place: that one could send and read anything.
+/// A socket for echo requests. Why it is safe: a ping socket sends echo requests only, and gets the answers
+/// to those. Where the system gives nobody one, a raw ICMP socket takes its place: what it receives is held
+/// to echo replies by a filter that its owner cannot change; it could send other ICMP messages, in the
+/// host's name, which none but a dataplane that was broken into would do.
 pub fn ping(v6: bool) -> Granted {
-    let (family, protocol) = match v6 {
-        false => (AddressFamily::INET, ipproto::ICMP),
-        true => (AddressFamily::INET6, ipproto::ICMPV6),
-    };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    match socket_with(family, SocketType::DGRAM, flags, Some(protocol)) {
+    match host_egress::open_icmp(v6) {
         Ok(socket) => Ok((Reply::Done, Some(socket))),
-        Err(Errno::ACCESS) => {
+        Err(error) if error.raw_os_error() == Some(Errno::ACCESS.raw_os_error()) => {
             let range = fs::read_to_string(PING_RANGE).unwrap_or_default();
             let range: Vec<&str> = range.split_whitespace().collect();
             Err(Refused {
-                errno: Some(Errno::ACCESS.raw_os_error()),
+                errno: error.raw_os_error(),
                 message: format!(
                     "a ping socket: net.ipv4.ping_group_range is \"{}\", which leaves our group out; \
                      `sysctl net.ipv4.ping_group_range=\"0 2147483647\"` lets everybody ping",
@@ -43,7 +40,7 @@ pub fn ping(v6: bool) -> Granted {
                 ),
             })
         }
-        Err(error) => Err(Refused::io("a ping socket", &error.into())),
+        Err(error) => Err(Refused::io("a ping socket", &error)),
     }
 }
 

@@ -110,6 +110,7 @@ impl Stage {
             bail!("interrupted");
         }
         let daemon = Command::new("/proc/self/exe")
+            .arg("--die-with-parent")
             .arg("--state-dir")
             .arg(self.folder.join("state"))
             .arg("--capture-dir")

@@ -1,21 +1,24 @@
-//! A world in memory for tests: interfaces, namespaces, workers, files, a disk and a clock.
+//! A world in memory for tests: interfaces, namespaces, workers, services, files, a disk and a clock.
 //!
 //! Fake workers hold the real ones' rules about names, so that a plan in the wrong order fails here too.
 //! Any call that may fail can be made to fail once, by its number.
 
 use super::means::*;
-use super::target::{Tape, TapeFile};
+use super::target::{Served, Tape, TapeFile};
 use super::{Engine, Process, Seed, Shared, Start};
 mod workers;
 
-pub use workers::FakeWorker;
+pub use workers::{FakeBond, FakeGate, FakePort, FakeWorker};
 
-use crate::broker::{LinkInfo, Refused, Role};
+use crate::broker::{HostAddress, HostRoute, LinkInfo, ListenRequest, Prefix, Refused, Role};
+use crate::services::{LeaseRow, ServiceCounters};
+use crate::worker::command::BondSnapshot;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-use switchd_api::Name;
 use switchd_api::model::Desired;
 use switchd_capture::filter::Instruction;
 use switchd_capture::{Program, ring};
@@ -42,8 +45,24 @@ pub struct Inner {
     pub failing_files: BTreeSet<String>,
     live: BTreeMap<String, mpsc::Sender<Vec<u8>>>,
     consumers: BTreeMap<String, ring::Consumer>,
-    addresses: BTreeMap<Name, MacAddr>,
+    addresses: BTreeMap<String, MacAddr>,
     pub tap_opens: usize,
+    /// Ports of the host that others hold.
+    pub taken: BTreeSet<u16>,
+    pub listened: Vec<ListenRequest>,
+    pub host_addresses: Vec<HostAddress>,
+    pub host_routes: Vec<HostRoute>,
+    pub resolv: String,
+    pub resolvers: Option<Vec<IpAddr>>,
+    /// What was left for the next dataplane.
+    pub kept: BTreeMap<String, Vec<u8>>,
+    pub leases: Vec<LeaseRow>,
+    /// Networks whose leases were forgotten.
+    pub forgotten: Vec<String>,
+    /// Carrier of outsides, as the services were told.
+    pub outside_links: Vec<(String, bool)>,
+    /// What workers say of bonds.
+    pub bond_rows: Vec<BondSnapshot>,
 }
 
 /// What a change that failed must leave as it was.
@@ -56,13 +75,15 @@ pub struct State {
     pub taps: BTreeMap<(String, Option<String>), (u16, MacAddr)>,
     pub netdevs: BTreeMap<String, &'static str>,
     pub workers: Vec<FakeWorker>,
+    /// With the worker that frames leave by.
+    pub served: BTreeMap<String, (usize, Served)>,
     pub files: BTreeSet<String>,
 }
 
 impl World {
     pub fn new(workers: usize) -> World {
         let state = State {
-            interfaces: [("eth0", 1500), ("eth1", 9000), ("veth0", 1500)]
+            interfaces: [("eth0", 1500), ("eth1", 9000), ("eth2", 1500), ("veth0", 1500), ("dummy0", 1500), ("dummy1", 1500)]
                 .into_iter()
                 .map(|(name, mtu)| (name.to_owned(), mtu))
                 .collect(),
@@ -82,6 +103,17 @@ impl World {
             consumers: BTreeMap::new(),
             addresses: BTreeMap::new(),
             tap_opens: 0,
+            taken: BTreeSet::new(),
+            listened: Vec::new(),
+            host_addresses: Vec::new(),
+            host_routes: Vec::new(),
+            resolv: String::new(),
+            resolvers: None,
+            kept: BTreeMap::new(),
+            leases: Vec::new(),
+            forgotten: Vec::new(),
+            outside_links: Vec::new(),
+            bond_rows: Vec::new(),
         })))
     }
 
@@ -110,12 +142,14 @@ impl World {
             let mut world = self.get();
             world.state.workers.fill_with(FakeWorker::default);
             world.state.files.clear();
+            world.state.served.clear();
         }
         let clock = self.clone();
         let means = Means {
             broker: Box::new(self.clone()),
             workers: Box::new(self.clone()),
             captures: Box::new(self.clone()),
+            services: Box::new(self.clone()),
             disk: Box::new(self.clone()),
             clock: Box::new(move || clock.get().now),
         };
@@ -153,6 +187,10 @@ impl Inner {
 
 fn errno(number: i32, what: &str) -> Refused {
     Refused::io(what, &std::io::Error::from_raw_os_error(number))
+}
+
+fn own_address(interface: &str) -> MacAddr {
+    MacAddr([2, 0xaa, 0, 0, 0, interface.len() as u8])
 }
 
 fn device() -> Box<dyn switchd_port::Port> {
@@ -204,7 +242,7 @@ impl Broker for World {
         if world.state.netdevs.insert(name.to_owned(), role).is_some_and(|held| held != role) {
             return Err(Refused::rule(format!("interface {name} is held in another role")));
         }
-        let macs = vec![MacAddr([2, 0xaa, 0, 0, 0, name.len() as u8])];
+        let macs = vec![own_address(name)];
         let facts = Facts { index: 3, macs, mtu: own, carrier: true, speed: 10_000, full_duplex: true };
         Ok(Opened { device: device(), facts })
     }
@@ -224,9 +262,9 @@ impl Broker for World {
     fn link(&self, name: &str) -> Result<LinkInfo, Refused> {
         match self.get().state.interfaces.get(name) {
             Some(&mtu) => {
-                let name = name.to_owned();
+                let (name, mac) = (name.to_owned(), Some(own_address(name).0));
                 let (speed, full_duplex) = (10_000, true);
-                Ok(LinkInfo { name, index: 3, up: true, carrier: true, mac: None, mtu, speed, full_duplex })
+                Ok(LinkInfo { name, index: 3, up: true, carrier: true, mac, mtu, speed, full_duplex })
             }
             None => Err(errno(19, &format!("interface {name}"))),
         }
@@ -234,6 +272,91 @@ impl Broker for World {
 
     fn kernel_counters(&self, _: &str, _: Option<&str>) -> Result<BTreeMap<String, u64>, Refused> {
         Ok(BTreeMap::from([("rx_packets".to_owned(), 5)]))
+    }
+
+    fn ping_socket(&self, _: bool) -> Result<OwnedFd, Refused> {
+        Ok(descriptor())
+    }
+
+    fn listen(&self, request: ListenRequest) -> Result<OwnedFd, Refused> {
+        let mut world = self.get();
+        world.refuse()?;
+        if world.taken.contains(&request.port) {
+            return Err(errno(98, &format!("tcp/{}: the port is taken by nginx (pid 7)", request.port)));
+        }
+        world.listened.push(request);
+        Ok(descriptor())
+    }
+
+    fn host_net(&self, prefixes: &[Prefix]) -> Result<(Vec<HostAddress>, Vec<HostRoute>), Refused> {
+        let world = self.get();
+        let overlaps = |route: &&HostRoute| prefixes.iter().any(|prefix| prefix.overlaps(&route.prefix));
+        Ok((world.host_addresses.clone(), world.host_routes.iter().filter(overlaps).cloned().collect()))
+    }
+
+    fn resolv(&self) -> Result<String, Refused> {
+        Ok(self.get().resolv.clone())
+    }
+
+    fn keep(&self, key: &str, bytes: &[u8]) -> Result<(), Refused> {
+        let mut world = self.get();
+        match bytes.is_empty() {
+            true => drop(world.kept.remove(key)),
+            false => drop(world.kept.insert(key.to_owned(), bytes.to_vec())),
+        }
+        Ok(())
+    }
+
+    fn kept(&self, key: &str) -> Result<Option<Vec<u8>>, Refused> {
+        Ok(self.get().kept.get(key).cloned())
+    }
+}
+
+/// Of no use but to be held.
+fn descriptor() -> OwnedFd {
+    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into()
+}
+
+impl Services for World {
+    fn set_network(&self, network: &str, worker: usize, served: &Served) -> Result<(), String> {
+        let mut world = self.get();
+        world.may_fail()?;
+        world.state.served.insert(network.to_owned(), (worker, served.clone()));
+        Ok(())
+    }
+
+    fn remove_network(&self, network: &str) -> Result<(), String> {
+        let mut world = self.get();
+        world.may_fail()?;
+        assert!(
+            world.state.workers.iter().any(|worker| worker.gates.contains_key(network)),
+            "the gateway of {network} is gone before its services"
+        );
+        world.state.served.remove(network);
+        Ok(())
+    }
+
+    fn forget(&self, network: &str) -> Result<(), String> {
+        self.get().forgotten.push(network.to_owned());
+        Ok(())
+    }
+
+    fn set_resolvers(&self, resolvers: Vec<IpAddr>) {
+        self.get().resolvers = Some(resolvers);
+    }
+
+    fn outside_link(&self, network: &str, up: bool) {
+        self.get().outside_links.push((network.to_owned(), up));
+    }
+
+    fn leases(&self, network: Option<&str>) -> Vec<LeaseRow> {
+        let world = self.get();
+        let wanted = |row: &&LeaseRow| network.is_none_or(|network| *row.network == *network);
+        world.leases.iter().filter(wanted).cloned().collect()
+    }
+
+    fn counters(&self) -> ServiceCounters {
+        ServiceCounters::default()
     }
 }
 
@@ -302,10 +425,10 @@ impl Disk for World {
         Ok(())
     }
 
-    fn address(&mut self, port: &Name, in_use: &dyn Fn(MacAddr) -> bool) -> Result<MacAddr, String> {
+    fn address(&mut self, key: &str, in_use: &dyn Fn(MacAddr) -> bool) -> Result<MacAddr, String> {
         let mut world = self.get();
         let next = world.addresses.len() as u8;
-        let mac = *world.addresses.entry(port.clone()).or_insert(MacAddr([2, 0, 0, 0, 1, next]));
+        let mac = *world.addresses.entry(key.to_owned()).or_insert(MacAddr([2, 0, 0, 0, 1, next]));
         assert!(!in_use(mac));
         Ok(mac)
     }

@@ -1,9 +1,11 @@
 //! The engine on a world in memory: see [`super::testing`].
 
+mod bonds;
 mod captures;
 mod confirm;
 mod faults;
 mod losses;
+mod nat;
 mod requests;
 
 use super::testing::World;

@@ -5,6 +5,7 @@ use crate::control::engine::means::Workers;
 use crate::worker::command::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use switchd_port::host_egress::{Forward, HostEgressChange};
 use switchd_wire::MacAddr;
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -14,6 +15,25 @@ pub struct FakeWorker {
     /// Sources and target.
     pub mirrors: BTreeMap<String, BTreeSet<String>>,
     pub fdb: BTreeMap<(String, MacAddr, Option<u16>), String>,
+    /// By NAT network.
+    pub gates: BTreeMap<String, FakeGate>,
+    pub bonds: BTreeMap<String, FakeBond>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FakeGate {
+    pub gateway: Gateway,
+    /// Set, and these are the ports listened on.
+    pub host: Option<BTreeSet<Forward>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FakeBond {
+    pub settings: BondSettings,
+    /// With their numbers.
+    pub members: BTreeMap<String, u16>,
+    pub peer: Option<String>,
+    pub kept: Option<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,6 +68,17 @@ impl FakeWorker {
         }
     }
 
+    fn add_member(&mut self, member: Member) -> Outcome {
+        let port = FakePort {
+            networks: BTreeMap::new(),
+            config: None,
+            device: member.device.is_some(),
+            carrier: member.carrier,
+            own: member.own,
+        };
+        self.add_port(format!("member:{}", member.interface).as_str().into(), port)
+    }
+
     fn execute(&mut self, command: Command) -> Outcome {
         match command {
             Command::AddNetwork { name, config } => match self.networks.insert(name.to_string(), config) {
@@ -63,6 +94,10 @@ impl FakeWorker {
                 self.has_network(&name)?;
                 if self.ports.values().any(|port| port.networks.contains_key(&*name)) {
                     return Err(CommandError::Refused(format!("network {name} still has ports")));
+                }
+                let stands = |gate: &FakeGate| gate.gateway.segment.as_deref() == Some(&*name);
+                if self.gates.contains_key(&*name) || self.gates.values().any(stands) {
+                    return Err(CommandError::Refused(format!("network {name} still has a gateway")));
                 }
                 self.networks.remove(&*name);
                 Ok(())
@@ -85,8 +120,16 @@ impl FakeWorker {
                 if self.mirrors.values().any(|names| names.contains(&*name)) {
                     return Err(CommandError::Refused(format!("port {name} is mirrored")));
                 }
-                self.ports.remove(&*name);
+                let port = self.ports.remove(&*name);
                 self.fdb.retain(|_, port| **port != *name);
+                if let Some(bond) = name.strip_prefix("uplink:")
+                    && let Some(bond) = self.bonds.remove(bond)
+                {
+                    assert!(port.is_some_and(|port| port.networks.is_empty()), "{name} is joined");
+                    for member in bond.members.keys().chain(&bond.peer) {
+                        self.ports.remove(&format!("member:{member}"));
+                    }
+                }
                 Ok(())
             }
             Command::JoinUplink { network, uplink, vid } => {
@@ -155,6 +198,78 @@ impl FakeWorker {
                     false => Err(CommandError::Unknown(mac.to_string().into())),
                 }
             }
+            Command::SetGateway { network, gateway } => {
+                self.has_network(&network)?;
+                let Some(gateway) = gateway else {
+                    return match self.gates.remove(&*network) {
+                        Some(_) => Ok(()),
+                        None => Err(CommandError::Unknown(network)),
+                    };
+                };
+                if let Some(segment) = &gateway.segment {
+                    self.has_network(segment)?;
+                }
+                let host = self.gates.remove(&*network).and_then(|gate| gate.host);
+                let is_host = gateway.config.egress == switchd_dataplane::Egress::Host;
+                let gate = FakeGate { gateway: *gateway, host: host.filter(|_| is_host) };
+                self.gates.insert(network.to_string(), gate);
+                Ok(())
+            }
+            Command::SetHostEgress { network, device } => {
+                let gate =
+                    self.gates.get_mut(&*network).ok_or_else(|| CommandError::Unknown(network.clone()))?;
+                let mut device = device.expect("it goes with its gateway");
+                gate.host = Some(device.as_host_egress().unwrap().forwards().copied().collect());
+                Ok(())
+            }
+            Command::ChangeHostEgress { network, change } => {
+                let gate = self.gates.get_mut(&*network).and_then(|gate| gate.host.as_mut());
+                let forwards = gate.ok_or_else(|| CommandError::Unknown(network.clone()))?;
+                match *change {
+                    HostEgressChange::AddForward(forward, _) => assert!(forwards.insert(forward)),
+                    HostEgressChange::RemoveForward(forward) => assert!(forwards.remove(&forward)),
+                    HostEgressChange::Configure(_) | HostEgressChange::SetIcmp { .. } => {}
+                }
+                Ok(())
+            }
+            Command::AddBond { name, bond } => {
+                let uplink = format!("uplink:{name}");
+                let port = FakePort {
+                    networks: BTreeMap::new(),
+                    config: None,
+                    device: false,
+                    carrier: true,
+                    own: Vec::new(),
+                };
+                self.add_port(uplink.as_str().into(), port)?;
+                let Bond { settings, members, peer, kept } = *bond;
+                let mut fake = FakeBond { settings, members: BTreeMap::new(), peer: None, kept };
+                fake.peer = peer.as_ref().map(|peer| peer.interface.to_string());
+                fake.members =
+                    members.iter().map(|member| (member.interface.to_string(), member.number)).collect();
+                for member in members.into_iter().chain(peer) {
+                    self.add_member(member)?;
+                }
+                self.bonds.insert(name.to_string(), fake);
+                Ok(())
+            }
+            Command::SetBond { name, config } => {
+                let bond = self.bonds.get_mut(&*name).ok_or_else(|| CommandError::Unknown(name.clone()))?;
+                bond.settings = config;
+                Ok(())
+            }
+            Command::AddMember { bond, member } => {
+                let fake = self.bonds.get_mut(&*bond).ok_or_else(|| CommandError::Unknown(bond.clone()))?;
+                assert!(!fake.members.values().any(|&number| number == member.number), "its number is taken");
+                fake.members.insert(member.interface.to_string(), member.number);
+                self.add_member(*member)
+            }
+            Command::RemoveMember { bond, member } => {
+                let fake = self.bonds.get_mut(&*bond).ok_or_else(|| CommandError::Unknown(bond.clone()))?;
+                fake.members.remove(&*member).ok_or_else(|| CommandError::Unknown(member.clone()))?;
+                self.ports.remove(&format!("member:{member}"));
+                Ok(())
+            }
             other => panic!("not asked of a fake worker: {}", std::mem::discriminant(&other).kind()),
         }
     }
@@ -194,8 +309,13 @@ impl Workers for World {
             .filter(|(_, port)| port.networks.keys().any(|name| here(name)))
             .map(|(name, _)| name.clone())
             .collect();
+        for network in &networks {
+            assert!(!source.gates.contains_key(&**network), "a gateway does not move");
+        }
         for name in ports {
             let port = source.ports.remove(&name).unwrap();
+            let bond = name.strip_prefix("uplink:").unwrap_or_default();
+            assert!(!source.bonds.contains_key(bond), "a bond does not move");
             assert!(port.networks.keys().all(|name| here(name)), "{name} is torn apart");
             moved.ports.insert(name, port);
         }
@@ -245,5 +365,29 @@ impl Workers for World {
             age: Duration::ZERO,
         };
         Ok(rows.map(row).collect())
+    }
+
+    fn flows(&self, _: usize, _: &str, limit: usize) -> Result<Vec<FlowRow>, CommandError> {
+        let flow = FlowRow {
+            protocol: "tcp",
+            inside: "10.7.0.9:1000".to_owned(),
+            outside: "192.0.2.9:2000".to_owned(),
+            remote: "198.51.100.1:80".to_owned(),
+            state: "established",
+            port: Some("vm".into()),
+            idle: Duration::from_millis(2500),
+            expires: Duration::from_secs(7437),
+            packets: 5,
+            bytes: 500,
+        };
+        Ok(vec![flow; limit.min(3)])
+    }
+
+    fn bonds(&self, _: usize) -> Vec<BondSnapshot> {
+        self.get().bond_rows.clone()
+    }
+
+    fn neighbors(&self, _: usize) -> Vec<NeighborRow> {
+        Vec::new()
     }
 }

@@ -83,6 +83,16 @@ fn other_changes_wait_and_are_told_for_how_long() {
 }
 
 #[test]
+fn an_apply_that_changes_nothing_needs_no_confirmation() {
+    let world = World::new(1);
+    let mut engine = world.start(None);
+    apply(&mut engine, OLD).unwrap();
+    let reply = engine.apply(toml(OLD), false, Some(MINUTE)).unwrap();
+    assert_eq!((reply.applied, reply.confirm_within, reply.changes.len()), (true, None, 0));
+    engine.set_port("p", &keys(&[("admin", "down")])).unwrap();
+}
+
+#[test]
 fn an_apply_that_fails_opens_no_window() {
     let world = World::new(1);
     let mut engine = world.start(None);

@@ -15,6 +15,27 @@ kind = "isolated"
 "02:00:00:00:00:55" = "b"
 [network.old]
 kind = "isolated"
+[bond.b0]
+members = ["eth2"]
+mode = "lacp"
+[network.trunk]
+kind = "bridged"
+uplink = "b0"
+[network.home]
+kind = "nat"
+subnet = "10.7.0.0/24"
+egress = "host"
+[network.home.forward]
+"tcp/80" = "10.7.0.9:80"
+"tcp/81" = "10.7.0.9:81"
+[network.out]
+kind = "nat"
+subnet = "10.8.0.0/24"
+egress = "eth1"
+address = "192.0.2.9/24"
+[port.g]
+network = "home"
+tap = "g.0"
 [port.a]
 network = "office"
 tap = "a.0"
@@ -37,7 +58,8 @@ to = "pcap:a.pcapng"
 "#;
 
 /// Another VLAN, another uplink, a port that moves, one that goes and one that comes, other MTUs, a mirror
-/// that ties networks together, and one whose source is made again.
+/// that ties networks together, and one whose source is made again. A bond with another member, one that
+/// comes; NAT networks that come, whose forwards change, whose outside end finds a segment of the user's.
 const AFTER: &str = r#"
 [network.office]
 kind = "bridged"
@@ -52,6 +74,34 @@ mtu = 1400
 "02:00:00:00:00:55" = "c"
 [network.new]
 kind = "isolated"
+[bond.b0]
+members = ["eth2", "dummy0"]
+mode = "lacp"
+rate = "slow"
+[bond.b1]
+members = ["dummy1"]
+mode = "active-backup"
+[network.home]
+kind = "nat"
+subnet = "10.7.0.0/24"
+egress = "host"
+flow-quota = 100
+[network.home.forward]
+"tcp/80" = "10.7.0.8:80"
+"udp/53" = "10.7.0.9:53"
+[network.out]
+kind = "nat"
+subnet = "10.8.0.0/24"
+egress = "eth1"
+address = "192.0.2.9/24"
+[network.more]
+kind = "nat"
+subnet = "10.9.0.0/24"
+egress = "b0"
+address = "dhcp"
+[port.g]
+network = "out"
+tap = "g.0"
 [port.a]
 network = "lab"
 tap = "a.0"
