@@ -2,7 +2,7 @@
 //! measure the scheduler).
 //!
 //! Frames come from memory in bursts of 64, each of another flow chosen at random, as the gateway hands them
-//! over: classify, touch and locate for the burst, then one translation each. Writing a frame's 54 bytes
+//! over: classify each, prepare the burst, then one translation each. Writing a frame's 54 bytes
 //! into its receive area, as a port does, is part of the figure and shown alone behind it. All flows are
 //! established TCP connections; every frame is parsed, looked up, rewritten and counted.
 //!
@@ -152,8 +152,7 @@ impl Stage {
             }
             seen.clear();
             seen.extend(frames.iter().map(|frame| nat.classify(frame, side)));
-            seen.iter().for_each(|seen| nat.touch(seen));
-            seen.iter_mut().for_each(|seen| nat.locate(seen));
+            nat.prepare(seen);
             for ((frame, seen), ends) in frames.iter_mut().zip(seen.iter()).zip(ends) {
                 let verdict = match side {
                     Side::Inside => nat.outbound(now, 1, mac(ends), seen, frame, &NoTails),

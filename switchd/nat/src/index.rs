@@ -13,6 +13,8 @@ pub(crate) const NONE: u32 = u32::MAX;
 const ENTRIES: usize = 7;
 const LOAD: usize = 4;
 const FIRST: usize = 16;
+/// Buckets of an index that stays in the first-level caches by itself: 16 KiB.
+const LARGE: usize = 256;
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -70,6 +72,12 @@ impl Index {
         if wide >= self.buckets.len() { wide - self.level } else { wide }
     }
 
+    /// Is the index so large that its buckets are worth touching beforehand?
+    #[inline]
+    pub fn is_large(&self) -> bool {
+        self.buckets.len() > LARGE
+    }
+
     /// Brings the home bucket into the cache; the value has no meaning.
     #[inline]
     pub fn touch(&self, hash: u32) -> u32 {
@@ -80,9 +88,8 @@ impl Index {
     #[inline]
     pub fn guess(&self, hash: u32) -> u32 {
         let bucket = &self.buckets[self.home(hash)];
-        // An eighth entry that is always found spares the branch.
-        let at = (bucket.hits(hash) | 1 << ENTRIES).trailing_zeros() as usize;
-        if at < ENTRIES { bucket.slots[at] } else { NONE }
+        let at = bucket.hits(hash).trailing_zeros() as usize;
+        bucket.slots.get(at).copied().unwrap_or(NONE)
     }
 
     #[inline]

@@ -2,7 +2,7 @@
 //! its own. The clock is an argument, nanoseconds that only grow; randomness is a seed.
 //!
 //! A [`Nat`] translates for one network. The gateway hands it frames that are to leave and frames that came to
-//! an outside address, in bursts: `classify`, `touch` and `locate` for all, then `outbound` or `inbound` for
+//! an outside address, in bursts: `classify` for each, `prepare` for all, then `outbound` or `inbound` for
 //! each. Frames are rewritten in place, superframes as one packet; Ethernet headers, TTL and MTU are the
 //! gateway's.
 //!

@@ -1,7 +1,7 @@
 //! The short way: a frame as nearly all are, of a flow that is open.
 //!
 //! IPv4 without options behind an untagged Ethernet header, whole, UDP or an established TCP connection's
-//! segment without SYN, FIN or RST, and `locate` has found the flow. It does what `translate` does for such a
+//! segment without SYN, FIN or RST, and `prepare` has found the flow. It does what `translate` does for such a
 //! frame, with every offset known beforehand. Whatever does not fit is left untouched and goes the long way.
 
 use crate::nat::Nat;

@@ -95,8 +95,8 @@ fn shortest(kind: Kind) -> u64 {
     }
 }
 
-fn run(config: NatConfig, events: Vec<Event>) -> Result<(), TestCaseError> {
-    let mut world = World::new(config);
+fn run(config: NatConfig, events: Vec<Event>, prepares: bool) -> Result<(), TestCaseError> {
+    let mut world = World { prepares, ..World::new(config) };
     let mut flows: Vec<Seen> = Vec::new();
     let mut owners: HashMap<(Kind, SocketAddr), (SocketAddr, u64)> = HashMap::new();
     for event in events {
@@ -210,14 +210,45 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_history_keeps_guests_apart_and_bytes_whole(events in events()) {
-        run(config(), events)?;
+    fn any_history_keeps_guests_apart_and_bytes_whole(events in events(), prepares in any::<bool>()) {
+        run(config(), events, prepares)?;
     }
 
     #[test]
     fn a_pool_changes_nothing_of_that(events in events()) {
         let outside = (1..5).map(|last| std::net::Ipv4Addr::new(192, 0, 2, last)).collect();
-        run(NatConfig { outside, ..config() }, events)?;
+        run(NatConfig { outside, ..config() }, events, true)?;
+    }
+
+    #[test]
+    fn the_short_way_and_the_long_way_are_one(
+        events in prop::collection::vec((any::<bool>(), any::<bool>(), 0u8..3, 0u8..3, any::<u8>()), 1..80),
+    ) {
+        let mut short = World::plain();
+        let mut long = World { prepares: false, ..World::plain() };
+        for (inside, is_tcp, guest, remote, flags) in events {
+            let flags = [SYN, ACK, ACK, ACK, ACK, SYN | ACK, FIN | ACK, RST][usize::from(flags % 8)];
+            let guest = at(&format!("10.0.0.{}", 2 + guest), 5000);
+            let far = at(&format!("198.51.100.{}", 1 + remote), 80);
+            let known = short.nat.flows(short.now, 100).into_iter();
+            let known: Vec<_> = known.filter(|flow| (flow.protocol == 6) == is_tcp).collect();
+            let bytes = match known.get(usize::from(flags) % known.len().max(1)) {
+                Some(flow) if !inside && is_tcp => tcp(flow.remote, flow.outside, flags),
+                Some(flow) if !inside => udp_with(flow.remote, flow.outside, &[flags; 20]),
+                _ if is_tcp => tcp(guest, far, flags),
+                _ => udp_with(guest, far, &[flags; 20]),
+            };
+            let pass = |world: &mut World| if inside { world.out(&bytes) } else { world.back(&bytes) };
+            prop_assert_eq!(pass(&mut short), pass(&mut long));
+            let sorted = |world: &World| {
+                let mut flows = world.nat.flows(world.now, 100);
+                flows.sort_by_key(|flow| (flow.protocol, flow.inside, flow.remote));
+                flows
+            };
+            prop_assert_eq!(sorted(&short), sorted(&long));
+            short.seconds(1);
+            long.seconds(1);
+        }
     }
 
     #[test]

@@ -103,7 +103,7 @@ fn rfc7857_7_1_errors_and_resets_that_answer_do_not_refresh() {
 #[test]
 fn rfc7857_9_two_translators_draw_different_ports() {
     let ports = |seed| {
-        let mut world = World { nat: switchd_nat::Nat::new(config(), seed), now: 1 };
+        let mut world = World { nat: switchd_nat::Nat::new(config(), seed), now: 1, prepares: true };
         (0..20).map(|port| world.leaves(&udp(at(A, 5000 + port), at(R, 53))).port()).collect::<Vec<_>>()
     };
     assert_ne!(ports(1), ports(2));

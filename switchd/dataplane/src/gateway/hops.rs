@@ -142,8 +142,7 @@ impl Dataplane {
             }
         }
         if let Some(nat) = &gateway.nat {
-            classified.iter().for_each(|one| nat.touch(one));
-            classified.iter_mut().for_each(|one| nat.locate(one));
+            nat.prepare(classified);
         }
     }
 
