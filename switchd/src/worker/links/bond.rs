@@ -213,7 +213,7 @@ impl Bond {
             }
         }
         if let Some(bytes) = keep {
-            outputs.push(Output::Notice(Notice::Keep { key: format!("bond:{}", self.name), bytes }));
+            outputs.push(Output::Notice(Notice::Keep { key: self.name.to_string(), bytes }));
         }
     }
 

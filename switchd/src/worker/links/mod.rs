@@ -120,7 +120,7 @@ impl Default for Host {
 }
 
 impl LinkMachines {
-    /// `kept` is what [`Notice::Keep`] handed out last under `bond:NAME`.
+    /// `kept` is what [`Notice::Keep`] handed out last under the bond's name.
     pub fn add_bond(&mut self, now: u64, name: Key, settings: &BondSettings, kept: Option<&[u8]>) {
         self.bonds.insert(name.clone(), Bond::new(now, name, settings.clone(), kept));
     }
@@ -139,8 +139,6 @@ impl LinkMachines {
             self.remove_member(now, name, port);
         }
         self.bonds.remove(name);
-        let key = format!("bond:{name}");
-        self.outputs.push(Output::Notice(Notice::Keep { key, bytes: Vec::new() }));
     }
 
     /// For a move to another worker: the bond and its members are dropped without a word to partners, and
