@@ -89,7 +89,7 @@ impl<R: Rim> Egress<'_, R> {
             Role::Bond => return (self.distribute(frame, out), bytes),
             Role::Peer => {
                 let bond = self.ports.get(self.from as usize).is_some_and(|from| from.role == Role::Bond);
-                return (self.to_peer(frame, out, if bond { FROM_BOND } else { FOR_GUESTS }), bytes);
+                return (self.hand_over(frame, out, if bond { FROM_BOND } else { FOR_GUESTS }), bytes);
             }
             Role::Single | Role::Member => {}
         }
@@ -117,7 +117,7 @@ impl<R: Rim> Egress<'_, R> {
             self.show(mirrors, by, Direction::Tx, frame);
         }
         let outcome = match detour {
-            true => self.to_peer(frame, by, FOR_BOND),
+            true => self.hand_over(frame, by, FOR_BOND),
             false => self.rim.transmit(Cleared { frame, port: PortId(by) }),
         };
         self.count(by, outcome, bytes);
@@ -129,7 +129,7 @@ impl<R: Rim> Egress<'_, R> {
     }
 
     /// Sends a frame as it is on the bond to the other half of the pair.
-    fn to_peer(&mut self, frame: &mut Frame, out: u32, kind: u16) -> Transmit {
+    fn hand_over(&mut self, frame: &mut Frame, out: u32, kind: u16) -> Transmit {
         if !frame.push_tag_of(TPID_PEER, kind) {
             return Transmit::Dropped(DropReason::NoHeadroom);
         }

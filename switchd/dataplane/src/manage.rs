@@ -112,7 +112,7 @@ impl Dataplane {
         let Some(gone) = self.network(network) else { return };
         let uplink = gone.uplink;
         for port in gone.members.clone() {
-            if port != uplink {
+            if port != uplink && self.ports[port as usize].role != Role::Peer {
                 self.remove_port(PortId(port));
             }
         }

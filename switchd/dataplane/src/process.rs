@@ -79,7 +79,7 @@ impl Dataplane {
         }
         match role {
             Role::Member => return self.collect(now, port.0, frames, tails, rim),
-            Role::Peer => return self.from_peer(now, port.0, frames, tails, rim),
+            Role::Peer => return self.arrive_from_peer(now, port.0, frames, tails, rim),
             Role::Single | Role::Bond => {}
         }
         if self.ports[port.0 as usize].station != NONE {

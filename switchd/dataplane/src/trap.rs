@@ -73,8 +73,4 @@ impl Traps {
     pub fn take(&mut self) -> Vec<Trapped> {
         std::mem::take(&mut self.queue)
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
 }

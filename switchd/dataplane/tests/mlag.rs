@@ -116,7 +116,7 @@ impl Half {
     }
 
     fn timers(&mut self, now: u64) {
-        if !self.dataplane.next_bond_timer().is_some_and(|at| now >= at) {
+        if self.dataplane.next_bond_timer().is_none_or(|at| now < at) {
             return;
         }
         self.dataplane.bond_timers(now);

@@ -59,8 +59,7 @@ fn a_storm_is_cut_within_a_second_and_told_once() {
 
 #[test]
 fn ten_thousand_floods_a_second_pass_for_ever_by_default() {
-    let mut config = PortConfig::default();
-    config.loop_guard = false;
+    let config = PortConfig { loop_guard: false, ..PortConfig::default() };
     let (mut world, port, _) = two(config);
     assert_eq!(flood(&mut world, port, 10_000, 3000), 30_000);
     assert_eq!(storms(&mut world), []);

@@ -21,36 +21,32 @@
 //! again every [`REFRESH`], so that what the partner sends to the wrong half goes to the right one and need
 //! not flood. A repeated address moves nothing.
 //!
+//! Files: here the state of the link and its timers, `arrive` what comes by it, `addresses` the exchange of
+//! addresses.
+//!
 //! Limits. When the peer link dies while both halves live, each goes on alone: what the partner sends to
 //! the half that does not have the guest is lost until the link is back. (The halves cannot tell this from
 //! the death of the other one, and leaving the aggregate then would turn one failure into an outage.) Spanning
 //! tree on the bond sees one half only. The link needs an MTU 8 bytes above the networks'.
 
+mod addresses;
+mod arrive;
+
 use crate::bonds::Bond;
 use crate::config::{BondMode, Refusal};
-use crate::drops::DropReason;
-use crate::fdb;
 use crate::gateway::Born;
-use crate::lookup::{self, Learning};
 use crate::manage::Dataplane;
 use crate::notices::DataplaneNotice;
-use crate::process::Horizon;
-use crate::rim::{PortId, Rim};
+use crate::rim::PortId;
 use crate::table::{NONE, Role, Uplink};
 use crate::trap::Origin;
 use std::collections::{BTreeSet, VecDeque};
 use switchd_wire::parse::TPID_PEER;
-use switchd_wire::{Frame, MacAddr, TailSource, VnetHeader};
+use switchd_wire::{MacAddr, VnetHeader};
 
 const MILLISECOND: u64 = 1_000_000;
 pub const HELLO: u64 = 200 * MILLISECOND;
 pub const SILENCE: u64 = 1_000 * MILLISECOND;
-pub const REFRESH: u64 = 30_000 * MILLISECOND;
-/// Addresses told with one hello; the rest waits for the next.
-const STEP: usize = 5_000;
-/// Addresses in one frame.
-const IN_A_FRAME: usize = 100;
-
 const VERSION: u16 = 1 << 13;
 const CONTROL: u16 = 0x0fff;
 /// The kinds of frames.
@@ -63,11 +59,6 @@ const TO: MacAddr = MacAddr([0x03, 0x73, 0x77, 0x64, 0x4d, 0x4c]);
 
 const HELLO_KIND: u8 = 1;
 const ADDRESSES_KIND: u8 = 2;
-
-/// What an address is told for.
-const NEW: u8 = 0;
-const AGAIN: u8 = 1;
-const GONE: u8 = 2;
 
 /// VLAN on the bond (0: untagged), and the table's key of VLAN and address.
 type Address = (u16, u64);
@@ -126,18 +117,6 @@ impl Peer {
         bytes.extend(self.system.0);
         bytes.extend(self.sequence.to_be_bytes());
         bytes.resize(60, 0);
-        bytes
-    }
-
-    fn addresses(&self, what: u8, addresses: &[Address]) -> Vec<u8> {
-        let mut bytes = self.control(ADDRESSES_KIND);
-        bytes.extend([what, addresses.len() as u8]);
-        for &(vid, key) in addresses {
-            bytes.extend(vid.to_be_bytes());
-            bytes.extend(fdb::fid_of(key).to_be_bytes());
-            bytes.extend(fdb::mac_of(key).0);
-        }
-        bytes.resize(bytes.len().max(60), 0);
         bytes
     }
 }
@@ -311,206 +290,5 @@ impl Dataplane {
                 None => peer.hello_at,
             })
             .min()
-    }
-
-    /// Tells the far half which addresses of guests came and went.
-    fn tell_addresses(&mut self, now: u64, index: usize) {
-        let bond = &self.bonds[index];
-        let Some(peer) = bond.peer.as_deref().filter(|peer| peer.alive) else { return };
-        let (at, link) = (bond.port, peer.port);
-        let Some(uplink) = self.ports[at as usize].uplink.as_deref() else { return };
-        let networks = uplink.networks();
-        let epoch =
-            networks.iter().map(|&network| &self.networks[network as usize]).fold(1, |epoch, home| {
-                let counters = &home.counters;
-                let state = [counters.learned, counters.aged, counters.moves, home.addresses.into()];
-                state.iter().fold(epoch, |epoch: u64, word| epoch.wrapping_mul(31).wrapping_add(*word))
-                    ^ u64::from(home.statics_placed) << 40
-            });
-        let due = now >= peer.again_at;
-        let mut what: Vec<(u8, Vec<Address>)> = Vec::new();
-        if epoch != peer.epoch || due {
-            let mut ours = BTreeSet::new();
-            for &network in &networks {
-                let home = &self.networks[network as usize];
-                let tick = home.clock.tick(now);
-                let guests = home.fdb.iter().filter(|entry| entry.port() != at && entry.port() != link);
-                let fresh = guests.filter(|entry| !home.clock.is_old(*entry, tick));
-                ours.extend(fresh.map(|entry| (home.uplink_vid, entry.key)));
-            }
-            let new: Vec<Address> = ours.difference(&peer.told).copied().take(STEP).collect();
-            let gone: BTreeSet<Address> = peer.told.difference(&ours).copied().take(STEP).collect();
-            // What did not fit is found the next time.
-            let all = new.len() < STEP && gone.len() < STEP;
-            let Some(peer) = self.bonds[index].peer.as_deref_mut() else { return };
-            peer.epoch = if all { epoch } else { 0 };
-            peer.told.retain(|address| !gone.contains(address));
-            peer.told.extend(&new);
-            if due {
-                peer.again_at = now + REFRESH;
-                peer.again = peer.told.iter().copied().collect();
-            }
-            what.extend([(GONE, gone.into_iter().collect()), (NEW, new)]);
-        }
-        let Some(peer) = self.bonds[index].peer.as_deref_mut() else { return };
-        let again: Vec<Address> = peer.again.drain(..peer.again.len().min(STEP)).collect();
-        what.push((AGAIN, again));
-        let origin = Origin::Port(PortId(peer.port));
-        for (what, addresses) in what {
-            for some in addresses.chunks(IN_A_FRAME) {
-                let bytes = peer.addresses(what, some);
-                self.born.push(Born { origin, bytes, vnet: VnetHeader::default() });
-            }
-        }
-    }
-
-    /// Takes a burst that arrived by the peer link.
-    pub(crate) fn from_peer<R: Rim>(
-        &mut self,
-        now: u64,
-        port: u32,
-        frames: &mut [Frame],
-        tails: &impl TailSource,
-        rim: &mut R,
-    ) {
-        let Some(bond) = self.bond(PortId(port)) else { return };
-        let Some(peer) = bond.peer.as_deref() else { return };
-        let (bond, mut alive) = (bond.port, peer.alive);
-        // Frames of one kind go on together; what came first stays first.
-        let (mut from, mut kind) = (0, 0);
-        for at in 0..frames.len() {
-            let bytes = frames[at].len() as u64;
-            let tag = frames[at].pop_tag_of(TPID_PEER).unwrap_or(0);
-            let is_data = alive && matches!(tag, FOR_GUESTS | FROM_BOND | FOR_BOND);
-            if kind != tag || !is_data {
-                self.hand_on(now, port, bond, kind, &mut frames[from..at], tails, rim);
-                (from, kind) = if is_data { (at, tag) } else { (at + 1, 0) };
-            }
-            if is_data {
-                continue;
-            }
-            let counters = &mut self.counters[port as usize];
-            counters.rx_frames += 1;
-            counters.rx_bytes += bytes;
-            if tag == VERSION | CONTROL && self.peer_control(now, PortId(bond), &frames[at], tails) {
-                self.counters[port as usize].trapped += 1;
-                alive = self
-                    .bond(PortId(bond))
-                    .and_then(|bond| bond.peer.as_deref())
-                    .is_some_and(|peer| peer.alive);
-            } else {
-                self.counters[port as usize].dropped_in.count(DropReason::PeerFrame, 1);
-            }
-        }
-        self.hand_on(now, port, bond, kind, &mut frames[from..], tails, rim);
-    }
-
-    /// Sends frames of one kind on their way.
-    #[expect(clippy::too_many_arguments, reason = "as the road has them")]
-    fn hand_on<R: Rim>(
-        &mut self,
-        now: u64,
-        port: u32,
-        bond: u32,
-        kind: u16,
-        frames: &mut [Frame],
-        tails: &impl TailSource,
-        rim: &mut R,
-    ) {
-        if frames.is_empty() {
-            return;
-        }
-        let (arrival, horizon) = match kind {
-            FROM_BOND => {
-                let counters = &mut self.counters[port as usize];
-                counters.rx_frames += frames.len() as u64;
-                counters.rx_bytes += frames.iter().map(|frame| frame.len() as u64 + 4).sum::<u64>();
-                counters.forwarded += frames.len() as u64;
-                (bond, Horizon { skip: port, only: NONE })
-            }
-            FOR_BOND => (port, Horizon { skip: NONE, only: bond }),
-            _ => (port, Horizon { skip: bond, only: NONE }),
-        };
-        self.walk(now, arrival, horizon, frames, tails, rim);
-    }
-
-    /// Believes what the far half says, if it can be. False when not.
-    fn peer_control(&mut self, now: u64, port: PortId, frame: &Frame, tails: &impl TailSource) -> bool {
-        let Some(bytes) = crate::guards::whole(frame, tails) else { return false };
-        // The tag is off: the body is behind the addresses.
-        let Some(&[kind, ref body @ ..]) = bytes.get(12..) else { return false };
-        match kind {
-            HELLO_KIND => self.peer_hello(now, port, body),
-            ADDRESSES_KIND => self.peer_addresses(now, port, body),
-            _ => false,
-        }
-    }
-
-    fn peer_hello(&mut self, now: u64, port: PortId, body: &[u8]) -> bool {
-        let Some(&[half, hears, distributing, a, b, c, d, e, f]) = body.first_chunk::<9>() else {
-            return false;
-        };
-        let Some(peer) = self.bond_mut(port).and_then(|bond| bond.peer.as_deref_mut()) else { return false };
-        peer.trouble = if MacAddr([a, b, c, d, e, f]) != peer.system {
-            Some("the other half has another system-id")
-        } else if half == peer.half {
-            Some("both halves have the same peer-id")
-        } else {
-            None
-        };
-        if peer.trouble.is_some() {
-            return false;
-        }
-        if peer.heard.replace(now).is_none() || hears == 0 {
-            // The far half is to know at once that it is heard.
-            peer.hello_at = 0;
-        }
-        let alive = hears != 0 && peer.carrier;
-        self.judge_peer(port, alive, distributing);
-        true
-    }
-
-    fn peer_addresses(&mut self, now: u64, port: PortId, body: &[u8]) -> bool {
-        let &[what, count, ref rows @ ..] = body else { return false };
-        let Some(rows) = rows.get(..usize::from(count) * 10) else { return false };
-        let Some(peer) = self.bond(port).and_then(|bond| bond.peer.as_deref()).filter(|peer| peer.alive)
-        else {
-            return false;
-        };
-        let link = peer.port;
-        for row in rows.chunks_exact(10) {
-            let &[v, w, g, h, a, b, c, d, e, f] = row else { continue };
-            let (vid, fid) = (u16::from_be_bytes([v, w]), u16::from_be_bytes([g, h]));
-            let mac = MacAddr([a, b, c, d, e, f]);
-            if !mac.is_group() && !mac.is_zero() {
-                self.peer_address(now, link, what, vid & 0xfff, fid & 0xfff, mac);
-            }
-        }
-        true
-    }
-
-    fn peer_address(&mut self, now: u64, link: u32, what: u8, vid: u16, fid: u16, mac: MacAddr) {
-        let Dataplane { ports, counters, networks, notices, .. } = self;
-        let Some(uplink) = ports[link as usize].uplink.as_deref() else { return };
-        let id = if vid == 0 { uplink.untagged } else { uplink.vids[usize::from(vid)] };
-        let Some(home) = networks.get_mut(id as usize) else { return };
-        let key = fdb::key(mac, if home.named.contains(fid) { fid } else { 0 });
-        let tick = home.clock.tick(now);
-        let spot = home.fdb.find(key, home.fdb.hash(key));
-        let there = spot.map(|spot| (spot, home.fdb.entry(spot)));
-        let there = there.filter(|(_, entry)| !home.clock.is_old(*entry, tick));
-        match (what, there) {
-            (_, Some((_, entry))) if entry.is_static() => {}
-            (NEW | AGAIN, Some((spot, entry))) if entry.port() == link => home.fdb.refresh(spot, tick),
-            (NEW, _) | (AGAIN, None) => {
-                lookup::learn(home, id, key, link, &mut Learning { now, ports, counters, notices });
-            }
-            (GONE, Some((spot, entry))) if entry.port() == link => {
-                home.fdb.remove(spot);
-                home.addresses -= 1;
-                ports[link as usize].addresses -= 1;
-            }
-            _ => {}
-        }
     }
 }
