@@ -2,7 +2,8 @@
 
 use super::clock::Now;
 use super::config::{Dhcp6, NetworkServices};
-use super::notice::{LeaseRow, ServiceNotice};
+use super::dns::Host;
+use super::notice::{LeaseRow, LeaseState, ServiceNotice};
 use super::{lease, outside};
 use crate::worker::command::{Key, ServiceFrame, Side};
 use std::net::{IpAddr, SocketAddrV6};
@@ -12,7 +13,7 @@ use switchd_proto::dhcp::v4::message::{CLIENT_PORT, SERVER_PORT};
 use switchd_proto::dhcp::v4::server as v4;
 use switchd_proto::dhcp::v6::message::SERVERS;
 use switchd_proto::dhcp::v6::server as v6;
-use switchd_proto::dhcp::{Event, Ingress};
+use switchd_proto::dhcp::{Event, Ingress, SECOND};
 use switchd_proto::router_advertisement::{self as ra, Advertiser, link_local};
 use switchd_store::leases::{LeaseChange, LeaseRecord};
 use switchd_wire::datagram::{self, Link};
@@ -43,7 +44,14 @@ pub struct Network {
     client: Option<Client>,
     unreadable: u64,
     unserved: u64,
+    /// Events told in the second that began then.
+    told: (u64, u32),
+    untold: u64,
 }
+
+/// Events about leases that a network tells in a second: a guest that asks for every address must not push
+/// all else out of the list. All are counted.
+const EVENTS_A_SECOND: u32 = 10;
 
 fn v4_config(services: &NetworkServices) -> Option<v4::Config> {
     let dhcp = services.dhcp.clone()?;
@@ -114,7 +122,17 @@ fn seed() -> u64 {
 impl Network {
     /// Nothing runs yet: [`Network::start`] starts it.
     pub fn new(services: NetworkServices) -> Network {
-        Network { services, v4: None, v6: None, advertiser: None, client: None, unreadable: 0, unserved: 0 }
+        Network {
+            services,
+            v4: None,
+            v6: None,
+            advertiser: None,
+            client: None,
+            unreadable: 0,
+            unserved: 0,
+            told: (0, 0),
+            untold: 0,
+        }
     }
 
     /// The stored leases are needed to run what `services` says.
@@ -312,7 +330,7 @@ impl Network {
         }
     }
 
-    fn take_v4(&self, server: &mut v4::Server, now: Now, output: &mut Output) {
+    fn take_v4(&mut self, server: &mut v4::Server, now: Now, output: &mut Output) {
         while let Some(reply) = server.poll_transmit() {
             let link = Link { destination: reply.to_mac, source: self.services.gateway_mac };
             output.inside.extend(datagram::udp4(link, reply.from, reply.to, &reply.bytes));
@@ -322,11 +340,13 @@ impl Network {
             output.changes.push((Machine::V4, change.ticket, put));
         }
         while let Some(event) = server.poll_event() {
-            output.notices.push(self.event(event));
+            if self.may_tell(now) {
+                output.notices.push(self.event(event));
+            }
         }
     }
 
-    fn take_v6(&self, server: &mut v6::Server, now: Now, output: &mut Output) {
+    fn take_v6(&mut self, server: &mut v6::Server, now: Now, output: &mut Output) {
         let gateway = self.services.gateway_mac;
         while let Some(reply) = server.poll_transmit() {
             let link = Link { destination: reply.to_mac, source: gateway };
@@ -338,7 +358,9 @@ impl Network {
             output.changes.push((Machine::V6, change.ticket, put));
         }
         while let Some(event) = server.poll_event() {
-            output.notices.push(self.event(event));
+            if self.may_tell(now) {
+                output.notices.push(self.event(event));
+            }
         }
     }
 
@@ -379,6 +401,17 @@ impl Network {
                 }
             }
         }
+    }
+
+    fn may_tell(&mut self, now: Now) -> bool {
+        let second = now.mono / SECOND;
+        if self.told.0 != second {
+            self.told = (second, 0);
+        }
+        self.told.1 += 1;
+        let may = self.told.1 <= EVENTS_A_SECOND;
+        self.untold += u64::from(!may);
+        may
     }
 
     fn event<A: std::fmt::Display>(&self, event: Event<A>) -> ServiceNotice {
@@ -422,8 +455,31 @@ impl Network {
         rows
     }
 
+    /// Addresses with what they may be called: live leases, and addresses that are kept for ports.
+    pub fn hosts(&self, now: u64) -> Vec<Host> {
+        let reserved = self.services.ports.iter().filter_map(|port| {
+            let address = IpAddr::V4(port.reserve?);
+            Some(Host { address, port: port.name.to_string(), mac: None, hostname: None })
+        });
+        let mut hosts: Vec<Host> = reserved.collect();
+        let bound = self.leases(now).into_iter().filter(|row| row.state == LeaseState::Bound);
+        for LeaseRow { address, port, mac, hostname, .. } in bound {
+            let port = port.to_string();
+            match hosts.iter_mut().find(|host| host.address == address && host.port == port) {
+                Some(host) => (host.mac, host.hostname) = (mac, hostname),
+                None => hosts.push(Host { address, port, mac, hostname }),
+            }
+        }
+        hosts.sort_by_key(|host| host.address);
+        hosts
+    }
+
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
-        let mut list = vec![("service-unreadable", self.unreadable), ("service-none", self.unserved)];
+        let mut list = vec![
+            ("service-unreadable", self.unreadable),
+            ("service-none", self.unserved),
+            ("lease-events-untold", self.untold),
+        ];
         list.extend(self.v4.iter().flat_map(|server| server.counters().named()));
         list.extend(self.v6.iter().flat_map(|server| server.counters().named()));
         if let Some(counters) = self.advertiser.as_ref().map(Advertiser::counters) {
