@@ -124,7 +124,7 @@ mod tests {
             seen.insert(hasher.v4(0x0a00_0002 + guest, 7, port << 16 | 443, 6 << 8));
         }
         for at in 0..100_000u128 {
-            seen.insert(hasher.v6(0xfd << 120 | at % 100, 7, (at as u32 / 100) << 16, 6 << 8));
+            seen.insert(hasher.v6((0xfd << 120) | (at % 100), 7, (at as u32 / 100) << 16, 6 << 8));
         }
         // By chance about five of 200,000 meet in 32 bits.
         assert!(seen.len() > 199_970, "{}", seen.len());

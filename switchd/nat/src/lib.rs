@@ -12,7 +12,7 @@
 //! | `index`, `table`, `links`, `timers` | flows: found, kept, forgotten |
 //! | `mappings`, `ports`, `quota`, `forwards` | who stands for whom outside, and who may |
 //! | `plain`, `translate`, `create`, `rewrite`, `tcp`, `state` | the way of a frame |
-//! | `icmp`, `fragments` | the two that are different |
+//! | `icmp`, `fragments`, `datagrams` | the two that are different |
 //!
 //! docs/NAT.md has the standards clause by clause, bounds and eviction rules.
 //!
@@ -21,6 +21,7 @@
 
 pub mod config;
 mod create;
+mod datagrams;
 mod forwards;
 mod fragments;
 mod hash;

@@ -1,8 +1,8 @@
 //! The translator of one network: what it consists of, its configuration and its upkeep.
 
 use crate::config::{NatConfig, Prefix6};
+use crate::datagrams::Fragments;
 use crate::forwards::Rules;
-use crate::fragments::Fragments;
 use crate::hash::{Hasher, Random, address, number};
 use crate::mappings::{Mappings, OUTSIDES_MAX, Outside};
 use crate::ports::Space;
