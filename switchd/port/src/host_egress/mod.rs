@@ -417,7 +417,10 @@ impl Port for HostEgress {
                 continue;
             }
             // Each has one turn; those with more come again in the next burst.
-            let Some(item) = self.ready.pop_front().filter(|_| turns > 0) else { break };
+            if turns == 0 {
+                break;
+            }
+            let Some(item) = self.ready.pop_front() else { break };
             turns -= 1;
             if self.serve(item, frames, arena, &mut filled) {
                 self.ready.push_back(item);

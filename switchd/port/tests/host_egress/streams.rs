@@ -52,8 +52,8 @@ fn exchange(mtu: u16, host: &str, len: usize, loss: u32) {
         got.len() == len && !socket.may_recv() && !socket.may_send()
     });
     assert!(got == data, "what the guest got");
-    assert!(server.join().unwrap() == data, "what the host got");
     guest.until("the connection is gone", |guest| guest.world.engine.counters().tcp_flows == 0);
+    assert!(server.join().unwrap() == data, "what the host got");
     let counters = guest.world.engine.counters();
     assert_eq!((counters.bytes_out, counters.bytes_in), (len as u64, len as u64));
     assert_eq!((counters.reset_by_guest, counters.reset_by_remote), (0, 0));
