@@ -83,7 +83,7 @@ impl Dataplane {
             Role::Single | Role::Bond => {}
         }
         if self.ports[port.0 as usize].station != NONE {
-            return self.from_device(now, port.0, frames, tails, rim);
+            return self.take_from_device(now, port.0, frames, tails, rim);
         }
         self.walk(now, port.0, Horizon::OPEN, frames, tails, rim);
     }
@@ -256,17 +256,32 @@ impl Dataplane {
         first: usize,
         rim: &mut R,
     ) -> (u64, u64) {
+        // Told apart so that guests' frames do not pay for what only uplinks have.
+        match self.ports[port as usize].uplink {
+            None => self.send_from::<R, false>(now, port, Horizon::OPEN, frames, first, rim),
+            Some(_) => self.send_from::<R, true>(now, port, horizon, frames, first, rim),
+        }
+    }
+
+    fn send_from<R: Rim, const SHARED: bool>(
+        &mut self,
+        now: u64,
+        port: u32,
+        horizon: Horizon,
+        frames: &mut [Frame],
+        first: usize,
+        rim: &mut R,
+    ) -> (u64, u64) {
         let Dataplane {
             ports, counters, networks, mirrors, staged, bonds, guards, notices, gateways, ..
         } = self;
         let here = &ports[port as usize];
-        let shared = here.uplink.is_some();
         let (mut forwarded, mut flooded) = (0, 0);
         let (mut floods, mut aside) = (0, 0);
         let mut egress = Egress { ports, counters, mirrors, rim, bonds, now, from: port };
         for (at, (frame, staged)) in frames.iter_mut().zip(staged.iter()).enumerate() {
             let mut watched = here.mirrors_rx;
-            if shared {
+            if SHARED {
                 watched |= networks.get(staged.network as usize).map_or(0, |network| network.mirrors_rx);
             }
             if watched != 0 {
@@ -284,16 +299,16 @@ impl Dataplane {
                 }
             };
             let network = &mut networks[staged.network as usize];
-            if shared && network.uplink_stp != StpState::Forwarding {
+            if SHARED && network.uplink_stp != StpState::Forwarding {
                 egress.counters[port as usize].dropped_in.count(DropReason::StpBlocked, 1);
                 continue;
             }
-            let way = if horizon.only == NONE { staged.way } else { Way::Port(horizon.only) };
+            let way = if !SHARED || horizon.only == NONE { staged.way } else { Way::Port(horizon.only) };
             match way {
                 Way::Port(out) if out == port => {
                     egress.counters[port as usize].dropped_in.count(DropReason::SamePort, 1);
                 }
-                Way::Port(out) if out == horizon.skip => {
+                Way::Port(out) if SHARED && out == horizon.skip => {
                     egress.counters[port as usize].dropped_in.count(DropReason::SplitHorizon, 1);
                 }
                 Way::Port(out) => {
@@ -314,7 +329,7 @@ impl Dataplane {
                     }
                 }
                 Way::Flood if guards.is_probe(frame) => aside |= 1 << at,
-                Way::Flood if !shared && !pass(guards, notices, now, port) => {
+                Way::Flood if !SHARED && !pass(guards, notices, now, port) => {
                     floods += 1;
                     egress.counters[port as usize].dropped_in.count(DropReason::Storm, 1);
                 }
@@ -333,7 +348,7 @@ impl Dataplane {
         }
         counters[port as usize].forwarded += forwarded;
         counters[port as usize].flooded += flooded;
-        (if shared { 0 } else { flooded + floods }, aside)
+        (if SHARED { 0 } else { flooded + floods }, aside)
     }
 }
 
