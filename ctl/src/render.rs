@@ -329,8 +329,8 @@ pub fn event(e: &Event) -> String {
     one_line(line.trim_end())
 }
 
-/// One object as `key: value` lines, nested keys joined with dots, in the order of the API. The kernel's
-/// counters that are 0 are left out unless `wide`.
+/// One object as `key: value` lines, nested keys joined with dots, in the order of the API. Of the long lists
+/// of counters (the kernel's, of translation and services) those that are 0 are left out unless `wide`.
 pub fn object<T: Serialize>(value: &T, wide: bool) -> String {
     use serde_yaml_ng::Value;
     fn walk(prefix: &str, value: &Value, out: &mut Vec<(String, String)>) {
@@ -365,7 +365,8 @@ pub fn object<T: Serialize>(value: &T, wide: bool) -> String {
     }
     let mut lines = Vec::new();
     walk("", &serde_yaml_ng::to_value(value).unwrap_or_default(), &mut lines);
-    lines.retain(|(key, value)| wide || value != "0" || !key.starts_with("kernel."));
+    let many = ["kernel.", "nat.translation.", "nat.dhcp.", "nat.dns."];
+    lines.retain(|(key, value)| wide || value != "0" || !many.iter().any(|begin| key.starts_with(begin)));
     let width = lines.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
     lines.iter().fold(String::new(), |all, (key, value)| all + &format!("{key:<width$}  {value}\n"))
 }

@@ -20,6 +20,9 @@ pub enum Network {
     /// addresses that moved between ports, and the worker that serves the network.
     List,
     /// Show one network with its counters
+    ///
+    /// `nat.` is of a NAT network: its gateway, the way out that is in force, live flows and leases, and what
+    /// translation, DHCP and DNS have counted (those that are 0 are shown with `-o wide`).
     Show {
         #[arg(value_parser = name_of("network"), add = ArgValueCandidates::new(complete::networks))]
         name: String,

@@ -8,7 +8,7 @@ use super::super::{DEFAULT_SYSTEM_PRIORITY, MAX_MEMBERS};
 use super::network::{choice, in_range};
 use super::scope::Scope;
 use std::collections::BTreeMap;
-use switchd_api::model::{BondMode, BondSpec};
+use switchd_api::model::{BondMode, BondSpec, NetworkSpec};
 use switchd_api::name::Name;
 use switchd_dataplane::Hash;
 use switchd_wire::MacAddr;
@@ -24,6 +24,7 @@ pub(super) fn bonds(scope: Scope<'_>, problems: &mut Vec<Problem>) -> BTreeMap<N
                     .help("choose another name for the bond"),
             );
         }
+        problems.extend(takes_a_name(scope, name));
         // Two aggregates of one system with one key would be joined by the partner (802.1AX 6.3.6).
         if let (Some(system), Some(key)) = (plan.system_id, plan.key)
             && let Some(other) = systems.insert((system, key), name)
@@ -42,6 +43,27 @@ pub(super) fn bonds(scope: Scope<'_>, problems: &mut Vec<Problem>) -> BTreeMap<N
         plans.insert(name.clone(), plan);
     }
     plans
+}
+
+/// A network that goes out by an interface would go out by the bond from now on.
+fn takes_a_name(scope: Scope<'_>, name: &Name) -> Option<Problem> {
+    let before = scope.before.filter(|before| !before.bond.contains_key(name))?;
+    let key = |spec: &NetworkSpec| {
+        let by = |way: &Option<String>| way.as_deref() == Some(name.as_str());
+        by(&spec.uplink).then_some("uplink").or_else(|| by(&spec.egress).then_some("egress"))
+    };
+    let (network, key) = scope.desired.network.iter().find_map(|(network, spec)| {
+        (before.network.get(network) == Some(spec)).then_some(())?;
+        Some((network, key(spec)?))
+    })?;
+    let rule =
+        format!("a bond may not have an interface's name, and this one is the {key} of network {network}");
+    Some(
+        Problem::new(&["bond", name.as_str()], rule)
+            .also(&["network", network.as_str(), key])
+            .help("choose another name for the bond")
+            .conflict(),
+    )
 }
 
 fn bond(name: &Name, spec: &BondSpec, problems: &mut Vec<Problem>) -> BondPlan {

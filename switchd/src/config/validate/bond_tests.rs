@@ -149,6 +149,15 @@ fn a_bond_has_no_interfaces_name() {
         named("eth0"),
         ["bond eth0: a bond may not have an interface's name, and this one is a member of bond bond0"]
     );
+    let before: Desired = toml::from_str(BASE).unwrap();
+    let mut after = before.clone();
+    let spec = BondSpec { members: list(&["eth7"]), ..before.bond["bond0"].clone() };
+    after.bond.insert(name("eth9"), spec);
+    let problems = validate_change(&before, &after, Path::new(CAPTURES)).unwrap_err();
+    assert_eq!(
+        problems[0].to_string(),
+        "bond eth9: a bond may not have an interface's name, and this one is the uplink of network plain"
+    );
     assert_eq!(named("host"), ["bond host: egress = \"host\" means the host itself"]);
     // A bond may have a longer name than interfaces.
     let long = check(|desired| {

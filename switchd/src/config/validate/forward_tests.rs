@@ -1,7 +1,7 @@
 //! Forwards, floating and reserved addresses: every rule with its message. The base is that of the NAT networks.
 
-use super::super::testing::name;
-use super::nat_tests::{check, entry, lab, port, problems, shop, some};
+use super::super::testing::{CAPTURES, name};
+use super::nat_tests::{base, check, entry, lab, port, problems, shop, some};
 use super::*;
 use switchd_api::model::NetworkSpec;
 use switchd_api::reply::ErrorCode;
@@ -50,6 +50,19 @@ fn forwards_lead_to_guests_and_do_not_overlap() {
         shop(|spec| spec.forward = entry("tcp/80", "[fd00:8::2]:80"))[0],
         "network shop: forward.\"tcp/80\" \"[fd00:8::2]:80\": the guests have no IPv6"
     );
+}
+
+#[test]
+fn the_forward_that_was_just_added_is_named() {
+    let mut after = base();
+    after.network.get_mut("lab").unwrap().forward.insert("tcp/8000-9000".into(), "10.7.0.20:80".into());
+    let problems = validate_change(&base(), &after, Path::new(CAPTURES)).unwrap_err();
+    assert_eq!(
+        problems[0].to_string(),
+        "network lab: forward.\"tcp/8000-9000\": forward tcp/8080 has a port of this one already"
+    );
+    let help = "choose other ports, or `switchctl forward delete lab tcp/8080`";
+    assert_eq!(problems[0].help.as_deref(), Some(help));
 }
 
 #[test]

@@ -44,6 +44,22 @@ impl<'a> Scope<'a> {
     }
 }
 
+/// The entries of a map of a network's, in the same order: those that were there, then the new ones.
+pub(super) fn entries<'a>(
+    scope: Scope<'a>,
+    network: &Name,
+    map: impl Fn(&'a NetworkSpec) -> &'a BTreeMap<String, String>,
+) -> impl Iterator<Item = (&'a String, &'a String)> {
+    let of = |desired: &'a Desired| desired.network.get(network).map(&map);
+    let before = scope.before.and_then(of);
+    let is_new = move |key: &String, value: &String| {
+        scope.before.is_none() || before.is_none_or(|before| before.get(key) != Some(value))
+    };
+    let mut list: Vec<_> = of(scope.desired).into_iter().flatten().collect();
+    list.sort_by_key(|&(key, value)| is_new(key, value));
+    list.into_iter()
+}
+
 fn first_two<'a, T>((name, spec, _): (&'a Name, &'a T, bool)) -> (&'a Name, &'a T) {
     (name, spec)
 }

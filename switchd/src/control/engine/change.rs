@@ -53,6 +53,18 @@ impl Engine {
             .map_err(|problems| config::error_body(&problems))
     }
 
+    /// A new bond's name is no interface's: where both could be meant, nobody could tell which.
+    fn refuse_interfaces_names(&self, desired: &Desired) -> Result<(), ErrorBody> {
+        let mut new = desired.bond.keys().filter(|name| !self.running.bond.contains_key(*name));
+        match new.find(|name| self.means.broker.link(name.as_str()).is_ok()) {
+            None => Ok(()),
+            Some(name) => {
+                let message = format!("bond {name}: the host has an interface of this name");
+                Err(conflict(message, "choose another name for the bond"))
+            }
+        }
+    }
+
     /// The same for a configuration that was good once, and may not be under other rules (another capture
     /// directory, a later version): objects with problems are left out and listed, and wait for the user.
     pub(super) fn what_is_valid(&mut self, desired: &Desired) -> Result<config::Validated, ErrorBody> {
@@ -117,7 +129,10 @@ impl Engine {
     pub(super) fn transact(&mut self, desired: Desired, save: Save, mode: Mode) -> Result<(), ErrorBody> {
         let _whole = Whole;
         let validated = match mode {
-            Mode::Strict => self.validated(&desired)?,
+            Mode::Strict => {
+                self.refuse_interfaces_names(&desired)?;
+                self.validated(&desired)?
+            }
             Mode::Lenient => self.what_is_valid(&desired)?,
         };
         let around = self.around(&validated)?;

@@ -5,7 +5,7 @@ use super::super::super::problem::{Problem, quoted};
 use super::super::super::typed::{FloatingPlan, ForwardKey, ForwardPlan, NatEgress, NatPlan, OutsideAddress};
 use super::super::super::{MAX_FLOATING, MAX_FORWARDS, counted};
 use super::super::instead;
-use super::super::scope::Scope;
+use super::super::scope::{Scope, entries};
 use super::taken;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -74,7 +74,7 @@ pub(super) fn floating(
     let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
     let mut seen: BTreeMap<Ipv4Addr, &str> = BTreeMap::new();
     let mut rows = Vec::new();
-    for (text, port) in &spec.floating {
+    for (text, port) in entries(scope, network, |spec| &spec.floating) {
         let path = ["network", network.as_str(), "floating", text.as_str()];
         let ip = match host4(text) {
             Ok(ip) => ip,
@@ -118,6 +118,7 @@ pub(super) fn floating(
         }
         rows.push(FloatingPlan { outside: ip, port: inside.0, inside: inside.1 });
     }
+    rows.sort_by_key(|row| row.outside);
     rows
 }
 
@@ -164,6 +165,7 @@ fn guest(
 }
 
 pub(super) fn forwards(
+    scope: Scope<'_>,
     network: &Name,
     spec: &NetworkSpec,
     plan: &NatPlan,
@@ -176,7 +178,7 @@ pub(super) fn forwards(
         return Vec::new();
     }
     let mut rows: Vec<(ForwardKey, ForwardPlan)> = Vec::new();
-    for (text, to) in &spec.forward {
+    for (text, to) in entries(scope, network, |spec| &spec.forward) {
         let path = ["network", network.as_str(), "forward", text.as_str()];
         let key = match forward_key(text) {
             Ok(key) => key,
@@ -216,6 +218,7 @@ pub(super) fn forwards(
         }
         rows.push((key, ForwardPlan { key: text.clone(), forward }));
     }
+    rows.sort_by(|(_, one), (_, other)| one.key.cmp(&other.key));
     rows.into_iter().map(|(_, row)| row).collect()
 }
 

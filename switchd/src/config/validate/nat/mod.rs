@@ -123,7 +123,7 @@ pub(super) fn nat(
         );
     }
     plan.floating = forward::floating(scope, name, spec, &plan, problems);
-    plan.forwards = forward::forwards(name, spec, &plan, problems);
+    plan.forwards = forward::forwards(scope, name, spec, &plan, problems);
     Some(Box::new(plan))
 }
 
