@@ -237,6 +237,10 @@ impl Dataplane {
     /// Removes a guest's port or an uplink, with all addresses behind it, learned and static.
     pub fn remove_port(&mut self, port: PortId) {
         self.leave_bond(port);
+        if self.port(port).is_none() {
+            return;
+        }
+        self.release_guest(port.0);
         let Some(here) = self.port(port) else { return };
         match here.uplink.as_deref().map(Uplink::networks) {
             Some(networks) => {

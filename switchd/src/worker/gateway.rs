@@ -32,6 +32,8 @@ pub(super) struct MovedGateway {
     network: Key,
     segment: Option<Key>,
     moved: Moved,
+    /// What translation calls the guests.
+    guests: Vec<(Key, u32)>,
     device: Option<Box<dyn Port>>,
 }
 
@@ -255,15 +257,20 @@ impl Worker {
                 self.forget_station(port);
             }
             if let Some(moved) = self.dataplane.take_gateway(id) {
-                lifted.push(MovedGateway { network: network.clone(), segment, moved, device });
+                let guests = moved.guests.iter().map(|&(port, number)| (self.table.port_name(port), number));
+                let guests = guests.collect();
+                lifted.push(MovedGateway { network: network.clone(), segment, moved, guests, device });
             }
         }
         lifted
     }
 
     pub(super) fn put_gateway(&mut self, gateway: MovedGateway) -> Outcome {
-        let MovedGateway { network, segment, mut moved, device } = gateway;
+        let MovedGateway { network, segment, mut moved, guests, device } = gateway;
         let id = self.table.network_id(&network)?;
+        let here =
+            guests.into_iter().filter_map(|(name, number)| Some((self.table.port_id(&name).ok()?, number)));
+        moved.guests = here.collect();
         moved.config = self.placed(moved.config, segment.as_ref())?;
         let now = self.now();
         self.dataplane.put_gateway(now, id, moved).map_err(refused)?;

@@ -272,17 +272,25 @@ fn a_nat_network_moves_to_another_worker_with_its_flows() {
     assert!(guest.inject(&out(b"out"), none()));
     let (_, left) = next(&uplink, 0x0800);
     let there = bench();
+    there.network("other");
+    for name in ["a", "b", "c"] {
+        let (name, network, config) = (name.into(), "other".into(), PortConfig::default());
+        there.worker.run(Command::AddPort { name, network, config, device: None }).unwrap();
+    }
     let alone = here.worker.hand_over(vec!["lab".into()], &there.worker);
     assert!(alone.unwrap_err().to_string().contains("egress of network lab"));
     here.worker.hand_over(vec!["lab".into(), "egress:eth0".into()], &there.worker).unwrap();
     assert!(here.worker.snapshot().unwrap().ports.is_empty());
     assert!(uplink.inject(&answer(&left, b"back"), none()));
     assert_eq!(next(&guest, 0x0800).1[42..46], *b"back");
+    let (reply, flows) = bounded(1);
+    there.worker.run(Command::Flows { network: "lab".into(), limit: 10, reply }).unwrap();
+    assert_eq!(flows.recv().unwrap()[0].port.as_deref(), Some("vm1"), "its index is another one here");
     let snapshot = there.worker.snapshot().unwrap();
     assert_eq!(snapshot.gateways[0].nat.map(|nat| (nat.outbound, nat.inbound)), Some((1, 1)));
     let mut names: Vec<&str> = snapshot.ports.iter().map(|port| &*port.name).collect();
     names.sort_unstable();
-    assert_eq!(names, ["egress:lab", "gateway:lab", "uplink:eth0", "vm1"]);
+    assert_eq!(names, ["a", "b", "c", "egress:lab", "gateway:lab", "uplink:eth0", "vm1"]);
 }
 
 #[test]

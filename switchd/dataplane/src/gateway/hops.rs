@@ -42,7 +42,7 @@ impl Dataplane {
     /// Frames that the device of a gateway's port gives, with egress host. One without a destination MAC is
     /// for a guest whom the device has not heard of: the gateway finds it. The frames are put in another
     /// order: those that wait for an answer are behind the others, and not counted before they set out.
-    pub(crate) fn from_device<R: Rim>(
+    pub(crate) fn take_from_device<R: Rim>(
         &mut self,
         now: u64,
         port: u32,
@@ -108,12 +108,15 @@ impl Dataplane {
             let frame = &mut frames[hop.frame as usize];
             let classified = self.gateways.classified.get(at);
             acts.push(match side {
-                Side::Inside => gateway.from_inside(&mut desk, frame, hop.from, classified),
-                Side::Outside => gateway.from_outside(&mut desk, frame, hop.from, classified),
+                Side::Inside => gateway.arrive_inside(&mut desk, frame, hop.from, classified),
+                Side::Outside => gateway.arrive_outside(&mut desk, frame, hop.from, classified),
             });
         }
         gateway.outputs(&mut desk);
         gateway.released(&mut desk);
+        if std::mem::take(&mut gateway.has_told) {
+            gateway.tell(&mut desk);
+        }
         self.gateways.timer = self.gateways.timer.min(gateway.next_timer());
         let leave = [gateway.port(Side::Inside), gateway.port(Side::Outside)];
         self.gateways.list[slot] = Some(gateway);

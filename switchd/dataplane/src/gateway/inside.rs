@@ -42,7 +42,7 @@ pub(super) fn arrival(frame: &Frame) -> Arrival {
 
 impl Gateway {
     /// A frame of the guest at port `from`.
-    pub(super) fn from_inside(
+    pub(super) fn arrive_inside(
         &mut self,
         desk: &mut Desk<'_>,
         frame: &mut Frame,
@@ -69,12 +69,9 @@ impl Gateway {
         };
         if let Err(reason) = checked {
             // A DHCP client may know our MAC and nothing else.
-            return match self.group(desk, Side::Inside, frame, &packet, from) {
-                Act::Taken if reason == DropReason::BadDestination && packet.destination.is_ipv4() => {
-                    Act::Taken
-                }
-                _ => Act::Drop(reason),
-            };
+            let everybody = packet.destination == IpAddr::V4(Ipv4Addr::BROADCAST);
+            let wanted = everybody.then(|| self.lease_wanted(desk, frame, &packet, from)).flatten();
+            return wanted.unwrap_or(Act::Drop(reason));
         }
         if self.is_on_link(Side::Inside, packet.destination) {
             return self.back_inside(desk, frame, &packet);
@@ -245,7 +242,8 @@ impl Gateway {
         let mac = guest_mac(frame);
         let translated = !packet.is_v6() || self.translates_v6();
         if let (Some(nat), Some(classified), true) = (self.nat.as_mut(), classified, translated) {
-            return nat.outbound(desk.now, from, mac, classified, frame, desk.tails);
+            let guest = self.guests.number(from);
+            return nat.outbound(desk.now, guest, mac, classified, frame, desk.tails);
         }
         match self.is_own(Side::Outside, packet.destination) {
             true => Verdict::Local,
@@ -266,6 +264,7 @@ impl Gateway {
         reason: NatDrop,
     ) -> Act {
         if matches!(reason, NatDrop::Quota | NatDrop::TableFull | NatDrop::NoPort) {
+            self.has_told = true;
             self.error(desk, Side::Inside, Error::Prohibited, frame, packet);
         }
         Act::Drop(reason.into())

@@ -38,7 +38,7 @@ fn udp_service(side: Side, v6: bool, port: u16, own: bool) -> Option<TrapKind> {
 }
 
 impl Gateway {
-    /// A packet for a group, or (inside) for an address that is none of ours and no station's.
+    /// A packet in a frame for a group.
     pub(super) fn group(
         &mut self,
         desk: &mut Desk<'_>,
@@ -61,6 +61,19 @@ impl Gateway {
             Some(kind) => self.trap(desk, kind, frame, from),
             None => Act::Taken,
         }
+    }
+
+    /// A DHCP client's question.
+    pub(super) fn lease_wanted(
+        &mut self,
+        desk: &mut Desk<'_>,
+        frame: &mut Frame,
+        packet: &Packet,
+        from: u32,
+    ) -> Option<Act> {
+        let layers = packet.layers(frame);
+        let asks = layers.protocol == PROTOCOL_UDP && layers.ports.is_some_and(|(_, to)| to == DHCP_SERVER);
+        (asks && layers.fragment == Fragment::Whole).then(|| self.trap(desk, TrapKind::Dhcp, frame, from))
     }
 
     /// A DHCP server's answer to an address that we do not have yet.

@@ -49,7 +49,10 @@ pub struct GatewayRow {
 
 /// A gateway on its way to another worker. Neighbours are asked for again there.
 pub struct Moved {
+    /// To be given the segment's number there.
     pub config: GatewayConfig,
+    /// Guests' ports, to be given their numbers there, and what translation calls them.
+    pub guests: Vec<(PortId, u32)>,
     nat: Option<Nat>,
     counters: GatewayCounters,
     ports: [PortCounters; 2],
@@ -123,11 +126,11 @@ impl Gateway {
         self.announcements(desk);
     }
 
-    fn tell(&mut self, desk: &mut Desk<'_>) {
+    pub(super) fn tell(&mut self, desk: &mut Desk<'_>) {
         let network = NetworkId(self.network);
         for notice in self.nat.as_mut().map(Nat::take_notices).unwrap_or_default() {
             let port = match notice {
-                NatNotice::Quota { guest, .. } => Some(PortId(guest)),
+                NatNotice::Quota { guest, .. } => self.guests.port(guest).map(PortId),
                 _ => None,
             };
             desk.notices.tell(DataplaneNotice::Nat { network, port, notice });
@@ -282,6 +285,8 @@ impl Dataplane {
             limiter: icmp::Limiter::new(),
             echo: Default::default(),
             counters: GatewayCounters::default(),
+            guests: Default::default(),
+            has_told: false,
             conflict_at: [0; 2],
         };
         let slot = network.0 as usize;
@@ -348,6 +353,14 @@ impl Dataplane {
         }
     }
 
+    /// A guest's port goes.
+    pub(crate) fn release_guest(&mut self, port: u32) {
+        let network = self.ports[port as usize].network;
+        if let Some(gateway) = self.gateways.list.get_mut(network as usize).and_then(Option::as_mut) {
+            gateway.guests.release(port);
+        }
+    }
+
     pub(super) fn station_port(&self, network: NetworkId, side: Side) -> Option<u32> {
         self.gateways.get(network).map(|gateway| gateway.port(side)).filter(|&port| port != NONE)
     }
@@ -382,10 +395,14 @@ impl Dataplane {
         })
     }
 
-    /// Flows of a network; none where the egress is the host.
+    /// Flows of a network, `guest` being its port's index; none where the egress is the host.
     pub fn flows(&self, network: NetworkId, now: u64, limit: usize) -> Vec<Flow> {
-        let nat = self.gateways.get(network).and_then(|gateway| gateway.nat.as_ref());
-        nat.map_or_else(Vec::new, |nat| nat.flows(now, limit))
+        let Some(gateway) = self.gateways.get(network) else { return Vec::new() };
+        let mut flows = gateway.nat.as_ref().map_or_else(Vec::new, |nat| nat.flows(now, limit));
+        for flow in &mut flows {
+            flow.guest = flow.guest.and_then(|number| gateway.guests.port(number));
+        }
+        flows
     }
 
     /// When [`Dataplane::gateway_timers`] has something to do.
@@ -415,13 +432,15 @@ impl Dataplane {
         let ports = [Side::Inside, Side::Outside].map(|side| port(side).unwrap_or_default());
         let gateway = self.gateways.list.get_mut(network.0 as usize)?.as_mut()?;
         let (nat, counters, config) = (gateway.nat.take(), gateway.counters, gateway.config.clone());
+        let guests = gateway.guests.all().into_iter().map(|(port, number)| (PortId(port), number));
+        let guests = guests.collect();
         self.drop_gateway(network.0);
-        Some(Moved { config, nat, counters, ports })
+        Some(Moved { config, guests, nat, counters, ports })
     }
 
     /// Puts a gateway here, with its flows. `config` names the segment as this dataplane knows it.
     pub fn put_gateway(&mut self, now: u64, network: NetworkId, moved: Moved) -> Result<(), Refusal> {
-        let Moved { config, nat, counters, ports } = moved;
+        let Moved { config, guests, nat, counters, ports } = moved;
         self.set_gateway(now, network, Some(config))?;
         for (side, counters) in [Side::Inside, Side::Outside].into_iter().zip(ports) {
             if let Some(port) = self.station_port(network, side) {
@@ -430,6 +449,8 @@ impl Dataplane {
         }
         if let Some(gateway) = self.gateways.list[network.0 as usize].as_mut() {
             gateway.counters = counters;
+            let guests: Vec<(u32, u32)> = guests.into_iter().map(|(port, number)| (port.0, number)).collect();
+            gateway.guests.restore(&guests);
             gateway.nat = nat.or(gateway.nat.take());
         }
         self.gateways.timer = now;

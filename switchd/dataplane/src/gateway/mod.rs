@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!             gateway:NET                        egress:NET
-//! guests ─► lookup ─► from_inside ─► nat.outbound ─► lookup ─► uplink, bond, other ends
-//!        ◄─ lookup ◄─ nat.inbound ◄─ from_outside ◄─ lookup ◄─
+//! guests ─► lookup ─► arrive_inside ─► nat.outbound ─► lookup ─► uplink, bond, other ends
+//!        ◄─ lookup ◄─ nat.inbound ◄─ arrive_outside ◄─ lookup ◄─
 //!                │ ▲
 //!                ▼ │  egress host: the gateway's port has a device, and the router ends there
 //! ```
@@ -38,6 +38,7 @@
 mod arp;
 mod echo;
 mod fragments;
+mod guests;
 mod hops;
 mod icmp;
 mod inside;
@@ -61,6 +62,7 @@ use crate::rim::NetworkId;
 use crate::table::NONE;
 use crate::trap::{Origin, Traps};
 use echo::EchoFragments;
+use guests::Guests;
 use icmp::Limiter;
 use std::net::{IpAddr, Ipv4Addr};
 use switchd_nat::{Classified, Nat, Prefix4, Prefix6, Side};
@@ -171,6 +173,9 @@ struct Gateway {
     limiter: Limiter,
     echo: EchoFragments,
     counters: GatewayCounters,
+    guests: Guests,
+    /// Translation refused somebody something, and has perhaps a notice of it.
+    has_told: bool,
     /// When a conflict may be told again, inside and outside.
     conflict_at: [u64; 2],
 }

@@ -12,7 +12,7 @@ use switchd_wire::Frame;
 
 impl Gateway {
     /// A frame that came to the outside's MAC or to a group, by the segment's port `from`.
-    pub(super) fn from_outside(
+    pub(super) fn arrive_outside(
         &mut self,
         desk: &mut Desk<'_>,
         frame: &mut Frame,
