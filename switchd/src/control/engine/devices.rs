@@ -113,14 +113,15 @@ impl Engine {
         let facts = opened.facts;
         self.on_port(port, |port| Command::SetDevice { port, device: Some(opened.device) })
             .map_err(|error| hinted(ErrorCode::Internal, format!("{object}: {error}"), "switchctl status"))?;
-        let (carrier, macs) = (facts.carrier, facts.macs.clone());
+        let carrier = facts.carrier;
         if let Some(kept) = self.standing.facts_mut(port) {
             *kept = Some(facts);
         }
         self.tell_carrier(port, carrier);
         self.look_around(port);
         if let Backend::Uplink { .. } | Backend::Member { .. } = backend {
-            let told = self.on_port(port, |uplink| Command::SetOwn { uplink, own: macs });
+            let own = self.standing.own_of(port);
+            let told = self.on_port(port, |uplink| Command::SetOwn { uplink, own });
             self.complain(port, told);
         }
         // A guard that shut the port opens it again by the same settings.

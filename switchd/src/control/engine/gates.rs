@@ -6,14 +6,15 @@
 
 use super::Engine;
 use super::errors::{error, hinted};
-use super::execute::{Mode, key};
-use super::live::StandingGate;
+use super::execute::{Mode, key, worker_refused};
+use super::live::{Lent, StandingGate};
 use super::target::{Gate, HostWay, Served};
 use super::troubles::Object;
 use crate::broker::{ListenRequest, Protocol, Refused};
 use crate::worker::command::{Command, Gateway};
 use std::os::fd::OwnedFd;
 use switchd_api::reply::{ErrorBody, ErrorCode};
+use switchd_dataplane::Egress;
 use switchd_port::HostEgress;
 use switchd_port::host_egress::{Forward, HostEgressChange, Proto};
 
@@ -34,6 +35,7 @@ impl Engine {
             if old.is_some() {
                 self.worker(worker, &object, Command::SetGateway { network: key(network), gateway: None })?;
                 self.standing.gates.remove(network);
+                self.give_back(network);
             }
             self.troubles.clear(&Object::Forwards(network.to_owned()));
             self.deaf.remove(network);
@@ -44,7 +46,14 @@ impl Engine {
             gateway: Some(Box::new(gateway.clone())),
         };
         if old.as_ref().is_none_or(|old| old.gateway != new.gateway) {
-            self.worker(worker, &object, gateway(&new.gateway))?;
+            let before = self.lend(network, &new.gateway)?;
+            let set = self.worker(worker, &object, gateway(&new.gateway));
+            if let Err(error) = set {
+                let now = std::mem::replace(&mut self.standing.lent, before);
+                self.tell_own_of(now.get(network).map(|(uplink, _)| uplink.clone()));
+                return Err(error);
+            }
+            self.tell_own_of(before.get(network).map(|(uplink, _)| uplink.clone()));
         }
         if let Some(way) = &new.host {
             let held = old.as_ref().and_then(|old| old.host.as_ref());
@@ -65,6 +74,49 @@ impl Engine {
         let standing = StandingGate { gateway: new.gateway.clone(), host: new.host.clone() };
         self.standing.gates.insert(network.to_owned(), standing);
         Ok(())
+    }
+
+    /// An interface's own address that the outside end has too (`mac=host`) is the outside end's: on that
+    /// uplink it stands for the interface no more. Returns what was lent before.
+    fn lend(&mut self, network: &str, gateway: &Gateway) -> Result<Lent, ErrorBody> {
+        let before = self.standing.lent.clone();
+        let uplink = gateway.segment.as_ref().and_then(|segment| self.standing.uplink_of(segment));
+        let mac = match &gateway.config.egress {
+            Egress::Outside(outside) => Some(outside.mac),
+            Egress::Host => None,
+        };
+        let old = self.standing.lent.remove(network);
+        if let (Some(uplink), Some(mac)) = (uplink, mac)
+            && self.standing.ports_of_uplink(&uplink).iter().any(|port| self.standing.has_address(port, mac))
+        {
+            let new = (uplink.clone(), mac);
+            let same = old.as_ref() == Some(&new);
+            self.standing.lent.insert(network.to_owned(), new);
+            if !same {
+                for port in self.standing.ports_of_uplink(&uplink) {
+                    let own = self.standing.own_of(&port);
+                    let told = self.on_port(&port, |uplink| Command::SetOwn { uplink, own });
+                    if let Err(error) = told {
+                        self.standing.lent.clone_from(&before);
+                        return Err(worker_refused(&Object::Network(network.to_owned()), &error));
+                    }
+                }
+            }
+        }
+        Ok(before)
+    }
+
+    fn give_back(&mut self, network: &str) {
+        let lent = self.standing.lent.remove(network);
+        self.tell_own_of(lent.map(|(uplink, _)| uplink));
+    }
+
+    fn tell_own_of(&mut self, uplink: Option<String>) {
+        for port in uplink.map(|uplink| self.standing.ports_of_uplink(&uplink)).unwrap_or_default() {
+            let own = self.standing.own_of(&port);
+            let told = self.on_port(&port, |uplink| Command::SetOwn { uplink, own });
+            self.complain(&port, told);
+        }
     }
 
     /// The device, with all sockets that it needs.

@@ -6,6 +6,7 @@ use super::target::{
 };
 use crate::worker::command::Gateway;
 use std::collections::{BTreeMap, BTreeSet};
+use switchd_wire::MacAddr;
 
 /// Room for the tags that a frame bears on the link between the halves of an MLAG pair.
 pub const PEER_TAGS: u16 = 8;
@@ -20,9 +21,13 @@ pub struct Standing {
     /// By NAT network.
     pub gates: BTreeMap<String, StandingGate>,
     pub served: BTreeMap<String, Served>,
+    pub lent: Lent,
     pub ports: BTreeMap<String, Guest>,
     pub mirrors: BTreeMap<String, Tape>,
 }
+
+/// Addresses of interfaces that an outside end has (`mac=host`): NAT network → uplink and address.
+pub type Lent = BTreeMap<String, (String, MacAddr)>;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Uplink {
@@ -101,6 +106,37 @@ impl Standing {
     /// The bond that an interface is a member or the peer link of.
     pub fn bond_of(&self, interface: &str) -> Option<(&String, &Bond)> {
         self.bonds.iter().find(|(_, bond)| bond.links.contains_key(interface))
+    }
+
+    /// The interface or bond that a network is joined to.
+    pub fn uplink_of(&self, network: &str) -> Option<String> {
+        let uplinks = self.uplinks.iter().map(|(name, uplink)| (name, &uplink.networks));
+        let bonds = self.bonds.iter().map(|(name, bond)| (name, &bond.networks));
+        uplinks.chain(bonds).find(|(_, on)| on.contains(network)).map(|(name, _)| name.clone())
+    }
+
+    /// The ports whose interfaces an uplink consists of.
+    pub fn ports_of_uplink(&self, uplink: &str) -> Vec<String> {
+        match self.bonds.get(uplink) {
+            Some(bond) => bond.team.members.iter().map(|interface| member_port(interface)).collect(),
+            None => vec![super::target::uplink_port(uplink)],
+        }
+    }
+
+    pub fn has_address(&self, port: &str, mac: MacAddr) -> bool {
+        self.facts(port).is_some_and(|facts| facts.macs.contains(&mac))
+    }
+
+    /// The addresses that stand for an uplink's or member's interface itself.
+    pub fn own_of(&self, port: &str) -> Vec<MacAddr> {
+        let Some(facts) = self.facts(port) else { return Vec::new() };
+        let uplink = match member_interface(port) {
+            Some(interface) => self.bond_of(interface).map(|(name, _)| name.as_str()),
+            None => uplink_interface(port),
+        };
+        let lent =
+            |mac: &MacAddr| self.lent.values().any(|(on, other)| Some(on.as_str()) == uplink && other == mac);
+        facts.macs.iter().filter(|mac| !lent(mac)).copied().collect()
     }
 
     fn link_mut(&mut self, interface: &str) -> Option<&mut Link> {

@@ -239,7 +239,10 @@ impl Engine {
         for (name, count) in rows.map(|(_, rows)| rows.as_slice()).unwrap_or_default() {
             match name.strip_prefix("dns-") {
                 Some(name) => status.dns.insert(name.to_owned(), *count),
-                None => status.dhcp.insert((*name).to_owned(), *count),
+                None => {
+                    let name = name.strip_prefix("dhcp-").unwrap_or(name);
+                    status.dhcp.insert(name.to_owned(), *count)
+                }
             };
         }
         Some(Box::new(status))

@@ -380,8 +380,8 @@ impl Engine {
             Some(first) => *first = mac,
             None => facts.macs.push(mac),
         }
-        let own = facts.macs.clone();
         self.look_around(port);
+        let own = self.standing.own_of(port);
         if uplink_interface(port).is_some() || member_interface(port).is_some() {
             let told = self.on_port(port, |uplink| Command::SetOwn { uplink, own });
             self.complain(port, told);

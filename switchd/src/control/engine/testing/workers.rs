@@ -208,6 +208,13 @@ impl FakeWorker {
                 };
                 if let Some(segment) = &gateway.segment {
                     self.has_network(segment)?;
+                    let switchd_dataplane::Egress::Outside(outside) = &gateway.config.egress else {
+                        panic!("a segment and no outside end")
+                    };
+                    let on = |port: &&FakePort| port.networks.contains_key(&**segment);
+                    if self.ports.values().filter(on).any(|port| port.own.contains(&outside.mac)) {
+                        return Err(CommandError::Refused(format!("{} has a static entry", outside.mac)));
+                    }
                 }
                 let host = self.gates.remove(&*network).and_then(|gate| gate.host);
                 let is_host = gateway.config.egress == switchd_dataplane::Egress::Host;

@@ -94,6 +94,7 @@ kind = "nat"
 subnet = "10.8.0.0/24"
 egress = "eth1"
 address = "192.0.2.9/24"
+mac = "host"
 [network.more]
 kind = "nat"
 subnet = "10.9.0.0/24"

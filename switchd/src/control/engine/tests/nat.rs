@@ -104,6 +104,12 @@ fn the_hosts_own_address_is_used_where_it_is_asked_for_and_followed() {
     let now = world.get().now;
     engine.tick(now);
     assert_eq!(outside(&world, "lab").mac.to_string(), "02:09:09:09:09:09");
+    // It stands for the outside end as long as that has it.
+    let own = |world: &World| world.state().workers[0].ports["uplink:eth0"].own.clone();
+    assert_eq!(own(&world), []);
+    apply(&mut engine, LAB).unwrap();
+    let own: Vec<String> = own(&world).iter().map(ToString::to_string).collect();
+    assert_eq!(own, ["02:09:09:09:09:09"]);
 }
 
 #[test]
