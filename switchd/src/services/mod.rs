@@ -10,6 +10,7 @@
 
 mod clock;
 pub mod config;
+pub mod dns;
 mod lease;
 mod network;
 mod notice;
@@ -114,10 +115,11 @@ pub fn spawn(
     });
     let (committer, leases) = committer::spawn(store, done)?;
     let full = Arc::new(AtomicU64::new(0));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new().name("services".into()).spawn(move || {
-        let core = run::Core::new(committer, notices);
-        runtime.block_on(core.run(run::Inputs { frames: intake, requests: asked, settled }));
+        let (dns, answered) = dns::Dns::new();
+        let core = run::Core::new(committer, notices, dns);
+        runtime.block_on(core.run(run::Inputs { frames: intake, requests: asked, settled, answered }));
         // The committer's end went with the core: what was submitted is written, then it ends.
         if leases.join().is_err() {
             tracing::error!("the thread that writes leases ended by a panic");

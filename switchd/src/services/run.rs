@@ -6,13 +6,14 @@
 
 use super::clock::{Clock, Now};
 use super::config::NetworkServices;
+use super::dns::{Answered, Dns};
 use super::network::{Machine, Network, Output};
 use super::notice::{LeaseRow, ServiceCounters, ServiceNotice};
 use super::{NETWORKS, Request, ServiceError};
 use crate::worker::command::{Key, ServiceFrame};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::time::Duration;
+use switchd_dataplane::TrapKind;
 use switchd_store::leases::LeaseChange;
 use switchd_store::leases::committer::Committer;
 use tokio::sync::mpsc;
@@ -29,6 +30,7 @@ pub struct Inputs {
     pub frames: mpsc::Receiver<ServiceFrame>,
     pub requests: mpsc::Receiver<Request>,
     pub settled: mpsc::UnboundedReceiver<Settled>,
+    pub answered: mpsc::UnboundedReceiver<Answered>,
 }
 
 pub struct Core {
@@ -43,15 +45,19 @@ pub struct Core {
     tickets: HashMap<u64, (Key, Machine, u64)>,
     last_ticket: u64,
     touched: BTreeSet<Key>,
-    resolvers: Vec<IpAddr>,
+    dns: Dns,
+    /// Networks whose names may have changed since the last query.
+    renamed: BTreeSet<Key>,
     unknown_network: u64,
     exit_full: u64,
     store_failing: bool,
 }
 
 impl Core {
-    pub fn new(committer: Committer, notices: Box<dyn Fn(ServiceNotice) + Send>) -> Core {
+    pub fn new(committer: Committer, notices: Box<dyn Fn(ServiceNotice) + Send>, dns: Dns) -> Core {
         Core {
+            dns,
+            renamed: BTreeSet::new(),
             clock: Clock::start(),
             committer,
             notices,
@@ -61,7 +67,6 @@ impl Core {
             tickets: HashMap::new(),
             last_ticket: 0,
             touched: BTreeSet::new(),
-            resolvers: Vec::new(),
             unknown_network: 0,
             exit_full: 0,
             store_failing: false,
@@ -71,7 +76,8 @@ impl Core {
     pub async fn run(mut self, mut inputs: Inputs) {
         let mut frames = Vec::with_capacity(BATCH);
         loop {
-            let next = self.timers.first().map(|&(at, _)| self.clock.instant(at).into());
+            let next = self.timers.first().map(|&(at, _)| self.clock.instant(at));
+            let next = [next, self.dns.poll_timeout()].into_iter().flatten().min().map(Into::into);
             let sleep = async {
                 match next {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -88,7 +94,8 @@ impl Core {
                     let now = self.clock.now();
                     frames.drain(..count).for_each(|frame| self.frame(now, &frame));
                 }
-                () = sleep => {}
+                Some(answered) = inputs.answered.recv() => self.dns.answered(answered),
+                () = sleep => self.dns.handle_timeout(),
             }
             self.turn();
         }
@@ -105,6 +112,7 @@ impl Core {
             }
         }
         while let Some(network) = self.touched.pop_first() {
+            self.renamed.insert(network.clone());
             let mut output = Output::default();
             if let Some(known) = self.networks.get_mut(&network) {
                 known.take(now, &mut output);
@@ -147,6 +155,14 @@ impl Core {
     }
 
     fn frame(&mut self, now: Now, frame: &ServiceFrame) {
+        if frame.kind == TrapKind::Dns && self.networks.contains_key(&frame.network) {
+            if self.renamed.remove(&frame.network)
+                && let Some(network) = self.networks.get(&frame.network)
+            {
+                self.dns.set_hosts(&frame.network, &network.hosts(now.mono));
+            }
+            return self.dns.take_frame(frame);
+        }
         match self.networks.get_mut(&frame.network) {
             Some(network) => {
                 network.handle_frame(now, frame);
@@ -185,7 +201,7 @@ impl Core {
                 self.remove(&network, forget);
                 let _ = done.send(());
             }
-            Request::Resolvers(resolvers) => self.resolvers = resolvers,
+            Request::Resolvers(resolvers) => self.dns.set_resolvers(resolvers),
             Request::OutsideLink(network, up) => {
                 let now = self.clock.now();
                 if let Some(known) = self.networks.get_mut(&network) {
@@ -219,6 +235,7 @@ impl Core {
             Default::default()
         };
         let mut output = Output::default();
+        self.dns.set_network(&services);
         network.start(services, stored, self.clock.now(), &mut output);
         self.networks.insert(name.clone(), network);
         self.emit(&name, output);
@@ -232,6 +249,8 @@ impl Core {
             network.stop(&mut output);
             self.emit(name, output);
             self.networks.remove(name);
+            self.dns.remove_network(name);
+            self.renamed.remove(name);
             self.set_timer(name, None);
         }
         if forget {
@@ -250,7 +269,12 @@ impl Core {
             intake_full: 0,
             unknown_network: self.unknown_network,
             exit_full: self.exit_full,
-            networks: self.networks.iter().map(|(name, known)| (name.clone(), known.counters())).collect(),
+            upstream: self.dns.upstream_counters().to_vec(),
+            networks: self
+                .networks
+                .iter()
+                .map(|(name, known)| (name.clone(), [known.counters(), self.dns.counters(name)].concat()))
+                .collect(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::names::Host;
 use super::*;
-use hickory_proto::op::Query;
+use hickory_proto::op::{MessageType, Query};
 use switchd_nat::{Prefix4, Prefix6};
 
 fn names() -> Names {

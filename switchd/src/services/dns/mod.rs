@@ -8,10 +8,12 @@
 //! the network's [`Exit`]. Queries pass as they came, EDNS and all, under another id. There is no cache:
 //! the host's server has one.
 //!
-//! Bounds: [`IN_FLIGHT`] queries of a network, [`IN_FLIGHT_ALL`] of all; beyond it a query is dropped and
-//! counted, so the guest asks again. A query that comes back to us (a host whose resolver is one of our own
-//! gateways) is recognised by the id and the question that we have sent, and dropped. `tcp` has the bounds of
-//! connections.
+//! A query that is on its way already is not sent again: whoever asks the same waits for the same answer. So a
+//! query that comes back to us (a host whose resolver is one of our own gateways) waits for itself, and the
+//! first asker is told of a failure: a loop ends where it began.
+//!
+//! Bounds: [`IN_FLIGHT`] queries of a network, [`IN_FLIGHT_ALL`] of all, [`WAITING`] askers for one; beyond it
+//! a query is dropped and counted, so the guest asks again. `tcp` has the bounds of connections.
 
 mod answer;
 mod names;
@@ -24,10 +26,10 @@ use super::config::{Exit, NetworkServices};
 use crate::worker::command::{Key, ServiceFrame, Side};
 use answer::Decision;
 use smoltcp::time::Instant as SmolInstant;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use switchd_nat::{Prefix4, Prefix6};
 use switchd_wire::MacAddr;
@@ -38,6 +40,7 @@ use upstream::Watch;
 
 pub const IN_FLIGHT: usize = 512;
 pub const IN_FLIGHT_ALL: usize = 2048;
+pub const WAITING: usize = 64;
 const PORT: u16 = 53;
 /// Headers before a DNS message in a packet that must not be fragmented.
 const IPV4_UDP: usize = 28;
@@ -53,14 +56,19 @@ enum Client {
 /// An exchange that is over.
 pub struct Answered {
     network: Key,
-    client: Client,
-    query: Vec<u8>,
-    sent: Sent,
+    exchange: Exchange,
     reply: Option<Vec<u8>>,
 }
 
-/// The question of a query that is on its way; not its id, which each try has another of.
-type Sent = Vec<u8>;
+/// A query on its way, as all askers sent it but for their ids.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Exchange {
+    tcp: bool,
+    query: Vec<u8>,
+}
+
+/// An asker, and its id.
+type Waiting = (Client, [u8; 2]);
 
 struct Network {
     exit: Arc<dyn Exit>,
@@ -71,7 +79,9 @@ struct Network {
     names: Names,
     resolvers: Vec<IpAddr>,
     tcp: Option<TcpServer>,
-    in_flight: usize,
+    /// A TCP connection has something to send since the last poll.
+    replied: bool,
+    in_flight: HashMap<Exchange, Vec<Waiting>>,
     counters: BTreeMap<&'static str, u64>,
 }
 
@@ -87,9 +97,9 @@ pub struct Dns {
     in_flight: usize,
     done: mpsc::UnboundedSender<Answered>,
     watch: Arc<Watch>,
-    /// Port of each try that is on its way: a query from there is our own.
-    sent: Arc<Mutex<HashSet<Sent>>>,
     began: Instant,
+    /// Of the name servers: 53.
+    server_port: u16,
 }
 
 impl Dns {
@@ -103,8 +113,8 @@ impl Dns {
             in_flight: 0,
             done,
             watch: Arc::default(),
-            sent: Arc::default(),
             began: Instant::now(),
+            server_port: PORT,
         };
         (dns, finished)
     }
@@ -119,7 +129,8 @@ impl Dns {
             names: Names::new(&services.domain, services.v4, services.v6),
             resolvers: services.resolvers.clone(),
             tcp: None,
-            in_flight: 0,
+            replied: false,
+            in_flight: HashMap::new(),
             counters: BTreeMap::new(),
         };
         match self.networks.get_mut(&services.network) {
@@ -190,19 +201,26 @@ impl Dns {
         SmolInstant::from_micros(i64::try_from(self.began.elapsed().as_micros()).unwrap_or(i64::MAX))
     }
 
+    /// Goes on until the answers that are known at once are on their way.
     fn poll_tcp(&mut self, key: &Key) {
-        let now = self.now();
-        let Some(network) = self.networks.get_mut(key) else { return };
-        let Some(server) = network.tcp.as_mut() else { return };
-        let output = server.poll(now);
-        if server.is_idle(now) {
-            network.tcp = None;
-        }
-        if !output.frames.is_empty() && !network.exit.send(key, Side::Inside, output.frames) {
-            network.count("dns-exit-full");
-        }
-        for (connection, query) in output.queries {
-            self.query(key, Client::Tcp(connection), query);
+        loop {
+            let now = self.now();
+            let Some(network) = self.networks.get_mut(key) else { return };
+            let Some(server) = network.tcp.as_mut() else { return };
+            network.replied = false;
+            let output = server.poll(now);
+            if server.is_idle(now) {
+                network.tcp = None;
+            }
+            if !output.frames.is_empty() && !network.exit.send(key, Side::Inside, output.frames) {
+                network.count("dns-exit-full");
+            }
+            for (connection, query) in output.queries {
+                self.query(key, Client::Tcp(connection), query);
+            }
+            if !self.networks.get(key).is_some_and(|network| network.replied) {
+                return;
+            }
         }
     }
 
@@ -223,53 +241,60 @@ impl Dns {
         }
     }
 
-    fn forward(&mut self, key: &Key, mut client: Client, query: Vec<u8>, payload: usize) {
+    fn forward(&mut self, key: &Key, mut client: Client, mut query: Vec<u8>, payload: usize) {
         let Some(network) = self.networks.get_mut(key) else { return };
-        let sent: Sent = answer::question_end(&query).map_or_else(Vec::new, |end| query[12..end].to_vec());
-        if let Client::Udp { from, fits, .. } = &mut client {
+        if let Client::Udp { fits, .. } = &mut client {
             *fits = payload.min(*fits);
-            // Our own question, by way of the host's resolver: there is no end to that.
-            let ours = upstream_marker(&sent, from.port());
-            if self.sent.lock().unwrap_or_else(PoisonError::into_inner).contains(&ours) {
-                network.count("dns-loop");
-                return;
-            }
         }
-        if network.in_flight >= IN_FLIGHT || self.in_flight >= IN_FLIGHT_ALL {
+        let Some(id) = query.first_chunk_mut::<2>() else { return };
+        let waiting = (client, std::mem::take(id));
+        let exchange = Exchange { tcp: matches!(waiting.0, Client::Tcp(_)), query };
+        if let Some(others) = network.in_flight.get_mut(&exchange) {
+            if others.len() < WAITING {
+                others.push(waiting);
+                return network.count("dns-joined");
+            }
             network.count("dns-busy");
-            return self.send(key, client, None);
+            return self.send(key, waiting.0, None);
+        }
+        if network.in_flight.len() >= IN_FLIGHT || self.in_flight >= IN_FLIGHT_ALL {
+            network.count("dns-busy");
+            return self.send(key, waiting.0, None);
         }
         let servers: Vec<SocketAddr> = match network.resolvers.as_slice() {
             [] => self.resolvers.iter(),
             own => own.iter(),
         }
-        .map(|&address| SocketAddr::new(address, PORT))
+        .map(|&address| SocketAddr::new(address, self.server_port))
         .collect();
         network.count("dns-forwarded");
-        network.in_flight += 1;
+        network.in_flight.insert(exchange.clone(), vec![waiting]);
         self.in_flight += 1;
         let (done, watch, network) = (self.done.clone(), self.watch.clone(), key.clone());
-        let tcp = matches!(client, Client::Tcp(_));
         tokio::spawn(async move {
-            let reply = upstream::ask(&servers, &query, tcp, &watch).await;
-            let _ = done.send(Answered { network, client, query, sent, reply });
+            let reply = upstream::ask(&servers, &exchange.query, exchange.tcp, &watch).await;
+            let _ = done.send(Answered { network, exchange, reply });
         });
     }
 
     /// An exchange is over.
     pub fn answered(&mut self, answered: Answered) {
-        let Answered { network: key, client, query, reply, .. } = answered;
+        let Answered { network: key, exchange, reply } = answered;
         self.in_flight = self.in_flight.saturating_sub(1);
         let Some(network) = self.networks.get_mut(&key) else { return };
-        network.in_flight = network.in_flight.saturating_sub(1);
-        let reply = match reply {
-            Some(reply) => Some(reply),
-            None => {
-                network.count("dns-failed");
-                answer::failure(&query)
+        let waiting = network.in_flight.remove(&exchange).unwrap_or_default();
+        let reply = reply.or_else(|| {
+            network.count("dns-failed");
+            answer::failure(&exchange.query)
+        });
+        for (client, id) in waiting {
+            let mut reply = reply.clone();
+            if let Some(own) = reply.as_mut().and_then(|reply| reply.first_chunk_mut()) {
+                *own = id;
             }
-        };
-        self.send(&key, client, reply);
+            self.send(&key, client, reply);
+        }
+        self.poll_tcp(&key);
     }
 
     fn send(&mut self, key: &Key, client: Client, reply: Option<Vec<u8>>) {
@@ -278,17 +303,7 @@ impl Dns {
             Client::Tcp(connection) => {
                 if let Some(server) = network.tcp.as_mut() {
                     server.reply(connection, reply.as_deref());
-                    // `poll_tcp` may be what called us; it is not called again from here.
-                    let now = SmolInstant::from_micros(
-                        i64::try_from(self.began.elapsed().as_micros()).unwrap_or(i64::MAX),
-                    );
-                    let output = server.poll(now);
-                    if !output.frames.is_empty() && !network.exit.send(key, Side::Inside, output.frames) {
-                        network.count("dns-exit-full");
-                    }
-                    for (connection, query) in output.queries {
-                        self.query(key, Client::Tcp(connection), query);
-                    }
+                    network.replied = true;
                 }
             }
             Client::Udp { link, from, at, fits } => {

@@ -82,10 +82,7 @@ impl Names {
         self.names.insert(GATEWAY.to_owned(), Entry { addresses: gateway, holder: None });
         for host in hosts.iter().filter(|host| host.port != GATEWAY) {
             let entry = self.names.entry(host.port.to_ascii_lowercase());
-            entry
-                .or_insert(Entry { addresses: Vec::new(), holder: None })
-                .addresses
-                .push(host.address);
+            entry.or_insert(Entry { addresses: Vec::new(), holder: None }).addresses.push(host.address);
             self.reverse.entry(host.address).or_insert_with(|| host.port.to_ascii_lowercase());
         }
         // Who claims which host name, in the order of addresses.
@@ -101,7 +98,9 @@ impl Names {
             let holder_of = |host: &Host| (host.port.clone(), host.mac);
             let kept = before.get(&label).and_then(|entry| entry.holder.clone());
             let kept = kept.filter(|holder| claimants.iter().any(|host| holder_of(host) == *holder));
-            let Some(holder) = kept.or_else(|| claimants.first().map(|host| holder_of(host))) else { continue };
+            let Some(holder) = kept.or_else(|| claimants.first().map(|host| holder_of(host))) else {
+                continue;
+            };
             let of_holder = claimants.iter().filter(|host| holder_of(host) == holder);
             let addresses = of_holder.map(|host| host.address).collect();
             self.names.insert(label, Entry { addresses, holder: Some(holder) });

@@ -109,7 +109,14 @@ pub struct Output {
 }
 
 impl TcpServer {
-    pub fn new(mac: MacAddr, v4: Prefix4, v6: Option<Prefix6>, mtu: u16, now: Instant, seed: u64) -> TcpServer {
+    pub fn new(
+        mac: MacAddr,
+        v4: Prefix4,
+        v6: Option<Prefix6>,
+        mtu: u16,
+        now: Instant,
+        seed: u64,
+    ) -> TcpServer {
         let mut wire = Wire { mtu: usize::from(mtu), ..Wire::default() };
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;

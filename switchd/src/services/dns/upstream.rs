@@ -118,7 +118,8 @@ mod tests {
             server.send_to(&reply_to(&bytes[..length]), from).await.unwrap();
             assert_ne!(&bytes[..2], &QUERY[..2], "the id upstream is ours (fails once in 65,536 runs)");
         };
-        let (reply, ()) = tokio::join!(ask(&[address], QUERY, false, &watch), serve);
+        let servers = [address];
+        let (reply, ()) = tokio::join!(ask(&servers, QUERY, false, &watch), serve);
         assert_eq!(reply, Some(reply_to(QUERY)));
         assert_eq!(watch.spoofed.load(Ordering::Relaxed), 1);
     }
@@ -154,7 +155,8 @@ mod tests {
             stream.write_all(&9000u16.to_be_bytes()).await.unwrap();
             stream.write_all(&reply).await.unwrap();
         };
-        let (reply, ()) = tokio::join!(ask(&[address], QUERY, true, &watch), serve);
+        let servers = [address];
+        let (reply, ()) = tokio::join!(ask(&servers, QUERY, true, &watch), serve);
         assert_eq!(reply.map(|reply| reply.len()), Some(9000));
     }
 
