@@ -245,6 +245,21 @@ mod tests {
         assert_eq!(parse(&Bpdu::Rst(unknown).to_frame(SOURCE)), Ok(Bpdu::Config(unknown)));
     }
 
+    /// Captured from Open vSwitch 3.1, a root of priority 4096. It is not padded.
+    #[test]
+    fn what_open_vswitch_sends_is_understood() {
+        let mut bytes =
+            vec![0x01, 0x80, 0xc2, 0, 0, 0, 2, 0x82, 0x34, 0x42, 0x31, 0x58, 0, 0x27, 0x42, 0x42, 3];
+        bytes.extend([0, 0, 2, 2, 0x7c, 0x10, 0, 0xfe, 0x78, 0x27, 0x9c, 0x3d, 0x43, 0, 0, 0, 0]);
+        bytes.extend([0x10, 0, 0xfe, 0x78, 0x27, 0x9c, 0x3d, 0x43, 0x80, 2, 0, 0, 0x14, 0, 2, 0, 0x0f, 0, 0]);
+        let Ok(Bpdu::Rst(message)) = parse(&bytes) else { panic!("an RST BPDU") };
+        let root = bridge_id(0x1000, MacAddr([0xfe, 0x78, 0x27, 0x9c, 0x3d, 0x43]));
+        assert_eq!(message.priority, Priority { root, cost: 0, bridge: root, port: 0x8002 });
+        assert_eq!((message.role(), message.flags), (Role::Designated, 0x7c));
+        let ours = Bpdu::Rst(message).to_frame(MacAddr([2, 0x82, 0x34, 0x42, 0x31, 0x58]));
+        assert_eq!(ours[..53], bytes);
+    }
+
     #[test]
     fn bad_bpdus_are_told_apart() {
         let good = Bpdu::Rst(sample()).to_frame(SOURCE);

@@ -334,6 +334,44 @@ mod tests {
         assert_eq!(parse(&bytes[..31]), Err(BadSlow::TooShort));
     }
 
+    fn unhex(text: &str, length: usize) -> Vec<u8> {
+        let digits: Vec<u8> = text.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
+        let mut bytes: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+        bytes.resize(length, 0);
+        bytes
+    }
+
+    /// Captured from Open vSwitch 3.1, in step with a partner of system priority 0x8000.
+    #[test]
+    fn what_open_vswitch_sends_is_understood_and_written_alike() {
+        let text = "0180c2000002 e2238d8ccaf2 8809 0101 0114 fffe 5e2a6a434c4a 0001 ffff 0001 3f 000000
+                    0214 8000 02a8af30072c 000d 8000 0001 3f 000000 0310";
+        let bytes = unhex(text, 124);
+        let Ok(Slow::Lacp(pdu)) = parse(&bytes) else { panic!("a LACPDU") };
+        assert_eq!((pdu.actor.system_priority, pdu.actor.key, pdu.actor.port_priority), (0xfffe, 1, 0xffff));
+        assert_eq!((pdu.partner.key, pdu.partner.port, pdu.partner.state), (13, 1, State(0x3f)));
+        assert_eq!(pdu.to_frame(MacAddr([0xe2, 0x23, 0x8d, 0x8c, 0xca, 0xf2])), bytes);
+    }
+
+    /// `bytes(Ether()/SlowProtocol()/LACP(…))` and `MarkerProtocol(…)` of scapy 2.8.
+    #[test]
+    fn what_scapy_builds_is_understood_and_written_alike() {
+        let source = MacAddr([2, 0, 0, 0, 1, 1]);
+        let lacp = unhex(
+            "0180c2000002 020000000101 8809 0101 0114 1234 02000000000b 0007 4321 0009 3f 000000
+             0214 8000 02000000000a 0005 8000 0001 0d 000000 0310 0010",
+            124,
+        );
+        let Ok(Slow::Lacp(pdu)) = parse(&lacp) else { panic!("a LACPDU") };
+        assert_eq!((pdu.actor.port, pdu.partner.state, pdu.collector_max_delay), (9, State(0x0d), 16));
+        assert_eq!(pdu.to_frame(source), lacp);
+        let marker = unhex("0180c2000002 020000000101 8809 0201 0110 0003 02000000000b 0000004d", 124);
+        let want =
+            Marker { response: false, port: 3, system: MacAddr([2, 0, 0, 0, 0, 0xb]), transaction: 77 };
+        assert_eq!(parse(&marker), Ok(Slow::Marker(want)));
+        assert_eq!(want.to_frame(source), marker);
+    }
+
     #[test]
     fn state_reads_as_words() {
         assert_eq!(State(0x3d).to_string(), "activity aggregation synchronized collecting distributing");

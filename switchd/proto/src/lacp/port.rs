@@ -95,9 +95,10 @@ pub(super) struct Port {
     /// What the last LACPDU said of actor and partner.
     pub said: Option<(Info, Info)>,
     pub last_rx: Option<u64>,
-    /// Of the last LACPDU: its sender is synchronized; it knows us as we are.
+    /// Of the last LACPDU: its sender is synchronized; it knows us as we are; it does not hear us.
     pub heard_sync: bool,
     pub heard_match: bool,
+    pub heard_expired: bool,
     /// Why selection left it out.
     pub out: Option<Out>,
     pub counters: Counters,
@@ -148,6 +149,7 @@ impl Port {
             last_rx: None,
             heard_sync: false,
             heard_match: false,
+            heard_expired: false,
             out: None,
             counters: Counters::default(),
             trace: Vec::new(),

@@ -75,6 +75,7 @@ pub(super) fn of(port: &Port, now: u64) -> Option<String> {
     let text = match port.mux {
         mux::State::Detached => "no place in the aggregate yet",
         mux::State::Waiting => "waiting for the aggregate",
+        mux::State::Attached if port.heard_expired => "the partner does not hear us",
         mux::State::Attached if !port.heard_sync => "the partner is not synchronised",
         mux::State::Attached if !port.heard_match => "the partner has not taken up our parameters",
         mux::State::Attached => "not synchronised",

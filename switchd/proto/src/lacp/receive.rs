@@ -142,7 +142,8 @@ fn same_place(a: &Info, b: &Info) -> bool {
         && a.state.has(Bits::AGGREGATION) == b.state.has(Bits::AGGREGATION)
 }
 
-/// recordPDU.
+/// recordPDU. Ours, not the standard's: a partner in EXPIRED does not hear us, so he is not synchronised
+/// whatever else he says. (Open vSwitch goes on saying that it collects until it gives us up.)
 fn record_pdu(port: &mut Port, pdu: &Lacpdu) {
     port.partner = pdu.actor;
     port.actor.state.set(Bits::DEFAULTED, false);
@@ -150,7 +151,8 @@ fn record_pdu(port: &mut Port, pdu: &Lacpdu) {
         || (port.actor.state.has(Bits::ACTIVITY) && pdu.partner.state.has(Bits::ACTIVITY));
     port.heard_match = same_place(&pdu.partner, &port.actor) || !pdu.actor.state.has(Bits::AGGREGATION);
     port.heard_sync = pdu.actor.state.has(Bits::SYNCHRONIZATION);
-    let sync = maintained && port.heard_match && port.heard_sync;
+    port.heard_expired = pdu.actor.state.has(Bits::EXPIRED);
+    let sync = maintained && port.heard_match && port.heard_sync && !port.heard_expired;
     port.partner.state.set(Bits::SYNCHRONIZATION, sync);
 }
 
@@ -159,6 +161,7 @@ fn record_default(port: &mut Port, config: &Config) {
     port.actor.state.set(Bits::DEFAULTED, true);
     port.heard_sync = false;
     port.heard_match = false;
+    port.heard_expired = false;
 }
 
 fn update_selected(port: &mut Port, pdu: &Lacpdu) {

@@ -99,6 +99,8 @@ fn record_pdu_synchronization_needs_match_sync_and_an_active_end() {
     };
     assert!(sync_after(&|_| {}, true));
     assert!(!sync_after(&|pdu| pdu.actor.state.set(Bits::SYNCHRONIZATION, false), true));
+    // He does not hear us any more.
+    assert!(!sync_after(&|pdu| pdu.actor.state.set(Bits::EXPIRED, true), true));
     // The partner sees us otherwise than we are.
     assert!(!sync_after(&|pdu| pdu.partner.key = 6, true));
     assert!(!sync_after(&|pdu| pdu.partner.port = 9, true));

@@ -194,7 +194,8 @@ fn without_a_partner_one_member_carries_the_bond_if_that_was_asked_for() {
 
 #[test]
 fn what_a_partner_lacks_is_said() {
-    let mut system = Alone::new(config(OURS), &[UP, UP, UP, UP]);
+    let mut system = Alone::new(config(OURS), &[UP; 5]);
+    system.says(5, |pdu| pdu.actor.state.set(State::EXPIRED, true));
     system.says(1, |pdu| pdu.actor.state.set(State::SYNCHRONIZATION, false));
     system.says(2, |pdu| pdu.partner.key = 9);
     system.says(3, |pdu| pdu.actor.state.set(State::COLLECTING, false));
@@ -205,6 +206,7 @@ fn what_a_partner_lacks_is_said() {
     assert_eq!(system.reason(1), "the partner is not synchronised");
     assert_eq!(system.reason(2), "the partner has not taken up our parameters");
     assert_eq!(system.reason(3), "the partner does not collect");
+    assert_eq!(system.reason(5), "the partner does not hear us");
     let status = system.lacp.port(system.now, 3).unwrap();
     assert!(status.collecting && !status.distributing);
 }
