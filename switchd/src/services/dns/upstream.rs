@@ -8,7 +8,7 @@
 use super::answer::belongs;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -61,13 +61,18 @@ pub async fn ask(servers: &[SocketAddr], query: &[u8], tcp: bool, watch: &Watch)
     None
 }
 
+/// Not bound by us, which the sandbox forbids: the kernel chooses a random port when it connects.
+fn connected(server: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+    let family = if server.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::DGRAM, flags, None)?;
+    connect(&socket, &server)?;
+    Ok(socket.into())
+}
+
 async fn over_udp(server: SocketAddr, query: &[u8], watch: &Watch) -> io::Result<Vec<u8>> {
-    let any: SocketAddr = match server {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = UdpSocket::bind(any).await?;
-    socket.connect(server).await?;
+    let socket = UdpSocket::from_std(connected(server)?)?;
     socket.send(query).await?;
     let mut reply = vec![0; 65_535];
     loop {
