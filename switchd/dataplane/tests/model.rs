@@ -299,7 +299,10 @@ fn run(ports: Vec<PortPlan>, joins: Vec<Option<u16>>, fixed: Vec<(u8, usize)>, l
             vlan: plan.vlan.clone(),
             mac_limit: plan.limit,
             admin_up: true,
-            ..PortConfig::default()
+            // The model knows nothing of guards.
+            storm_limit: None,
+            bpdu_guard: false,
+            loop_guard: false,
         };
         let port = world.port_with(networks[plan.network], config.clone());
         configs.insert(port, config);
