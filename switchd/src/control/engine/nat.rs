@@ -3,16 +3,19 @@
 use super::Engine;
 use super::errors::{conflict, hinted, invalid, not_found};
 use super::execute::worker_refused;
+use super::status::View;
 use super::target::uplink_port;
 use super::troubles::Object;
 use crate::config;
 use crate::services::{self, LeaseState};
-use crate::worker::command;
+use crate::worker::command::{self, GatewaySnapshot};
+use std::collections::BTreeMap;
 use switchd_api::Name;
 use switchd_api::model::{Desired, Kind, NetworkSpec};
 use switchd_api::reply::*;
 use switchd_api::{FloatingAdd, ForwardAdd};
 use switchd_dataplane::Egress;
+use switchd_nat::NatDrop;
 
 /// Flows that one request shows.
 pub const FLOWS_MAX: usize = 100_000;
@@ -192,6 +195,7 @@ impl Engine {
     pub(super) fn nat_status(
         &self,
         network: &str,
+        view: &View,
         services: &services::ServiceCounters,
         leases: u64,
     ) -> Option<Box<NatStatus>> {
@@ -235,6 +239,13 @@ impl Engine {
             leases,
             ..NatStatus::default()
         };
+        if let Some(seen) = view.gateways.get(network) {
+            status.flows = seen.nat.as_ref().map_or(0, |nat| u64::from(nat.flows));
+            status.translation = translation(seen);
+            if let Some(host) = &seen.host {
+                status.flows = host.tcp_flows + host.udp_flows + host.icmp_flows;
+            }
+        }
         let rows = services.networks.iter().find(|(name, _)| **name == *network);
         for (name, count) in rows.map(|(_, rows)| rows.as_slice()).unwrap_or_default() {
             match name.strip_prefix("dns-") {
@@ -247,6 +258,48 @@ impl Engine {
         }
         Some(Box::new(status))
     }
+}
+
+/// What a gateway has counted, by names with hyphens. Gauges are left out.
+fn translation(seen: &GatewaySnapshot) -> BTreeMap<String, u64> {
+    let mut rows: BTreeMap<String, u64> = BTreeMap::new();
+    if let Some(nat) = &seen.nat {
+        for (name, count) in [
+            ("outbound", nat.outbound),
+            ("inbound", nat.inbound),
+            ("hairpin", nat.hairpin),
+            ("created", nat.created),
+            ("expired", nat.expired),
+            ("evicted", nat.evicted),
+            ("icmp-errors", nat.icmp_errors),
+            ("fragments-held", nat.held),
+            ("fragments-released", nat.released),
+            ("fragments-lost", nat.held_lost),
+        ] {
+            rows.insert(name.to_owned(), count);
+        }
+        for &reason in NatDrop::ALL {
+            rows.insert(reason.name().to_owned(), nat.dropped(reason));
+        }
+    }
+    const GAUGES: [&str; 4] = ["tcp_flows", "udp_flows", "icmp_flows", "time_wait"];
+    let host = seen.host.as_ref().map(|host| host.list()).unwrap_or_default().into_iter();
+    let host = host.filter(|(name, _)| !GAUGES.contains(name));
+    rows.extend(host.map(|(name, count)| (name.replace('_', "-"), count)));
+    let own = &seen.counters;
+    for (name, count) in [
+        ("gateway-echoes", own.echoes),
+        ("gateway-icmp-errors", own.errors),
+        ("gateway-icmp-errors-limited", own.errors_limited),
+        ("gateway-resets", own.resets),
+        ("gateway-trapped", own.trapped),
+        ("gateway-fragmented", own.fragmented),
+        ("gateway-address-conflicts", own.conflicts),
+        ("gateway-unsent", own.unsent),
+    ] {
+        rows.insert(name.to_owned(), count);
+    }
+    rows
 }
 
 fn nat_network<'a>(

@@ -5,9 +5,10 @@
 //! workers where new ties ask for it; then everything is built in the opposite order. After the first part
 //! what is left is a part of the new configuration, so a group that moves has no tie to one that stays.
 //!
-//! A gateway or bond does not move: where its place changes it is made again. A gateway whose segment
-//! changes, as when the user makes a network of their own there, keeps its flows: it is changed from one
-//! segment to the other after the new one stands, and the old one goes last.
+//! A bond does not move: where its place changes it is made again. A gateway moves with its network and its
+//! segment, and keeps its flows. One whose segment changes, as when the user makes a network of their own
+//! there, keeps them too: it is changed from one segment to the other after the new one stands, and the old
+//! one goes last. Only one that would have to do both is made again.
 //!
 //! Every step ([`super::steps`]) has an inverse, so that a list which fails at its k-th step is undone by the inverses of the
 //! first k-1, last one first. What did not change is in no step.
@@ -151,9 +152,8 @@ impl<'a> Kept<'a> {
         let gates = |target: &'a Target| target.networks.get(network)?.gate.as_deref();
         let (Some(old), Some(new)) = (gates(self.old), gates(self.new)) else { return false };
         let segment_stays = |segment: &str| !self.new.networks.contains_key(segment) || self.stays(segment);
-        old.host.is_some() == new.host.is_some()
-            && self.stays(network)
-            && old.gateway.segment.as_deref().is_none_or(segment_stays)
+        let stays = self.stays(network) && old.gateway.segment.as_deref().is_none_or(segment_stays);
+        old.host.is_some() == new.host.is_some() && (stays || old.gateway.segment == new.gateway.segment)
     }
 
     /// A network that goes, but only after a gateway that stood on it has left it.

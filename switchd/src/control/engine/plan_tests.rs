@@ -356,7 +356,7 @@ fn what_the_services_offer_changes_without_the_gateway() {
 }
 
 #[test]
-fn a_gateway_whose_network_moves_is_made_again_around_the_move() {
+fn a_gateway_moves_with_its_network() {
     // The bond does not move, so the network does.
     let bond = |networks: &[(&str, Net)], mirrors: &[(&str, Tape)]| {
         with_bond(target(networks, &[("p", tap("lab", "t0"))], mirrors), team(&["eth1"]))
@@ -366,9 +366,47 @@ fn a_gateway_whose_network_moves_is_made_again_around_the_move() {
     let new = bond(&networks, &[("m", tape(&["uplink:b0"], &[], Some("p")))]);
     let places = at(&[("lab", 0), ("office", 1), ("bond:b0", 1)]);
     let (steps, _) = plan(&old, &new, &places, 2);
-    assert_eq!(words(&steps), ["-gate lab", "move lab 0>1", "+gate lab", "+mirror m"]);
+    assert_eq!(words(&steps), ["move lab 0>1", "+mirror m"]);
     let (steps, _) = plan(&new, &old, &at(&[("lab", 1), ("office", 1), ("bond:b0", 1)]), 2);
     assert_eq!(words(&steps), ["-mirror m"], "what is untied stays");
+}
+
+#[test]
+fn a_gateway_moves_with_its_segment_and_one_whose_segment_changes_too_is_made_again() {
+    let segment = "egress:eth0";
+    let networks = [
+        ("lab", nat(Some(segment))),
+        (segment, net(Some(("eth0", None)))),
+        ("office", net(Some(("b0", None)))),
+    ];
+    let tied = [("m", tape(&["uplink:b0"], &[], Some("p")))];
+    let ports = [("p", tap("lab", "t0"))];
+    let old = with_bond(target(&networks, &ports, &[]), team(&["eth1"]));
+    let new = with_bond(target(&networks, &ports, &tied), team(&["eth1"]));
+    let places = at(&[("lab", 0), (segment, 0), ("office", 1), ("bond:b0", 1)]);
+    let (steps, _) = plan(&old, &new, &places, 2);
+    assert_eq!(words(&steps), ["move egress:eth0+lab 0>1", "+mirror m"]);
+    let other = "egress:eth0.7";
+    let networks = [
+        ("lab", nat(Some(other))),
+        (other, net(Some(("eth0", Some(7))))),
+        ("office", net(Some(("b0", None)))),
+    ];
+    let new = with_bond(target(&networks, &ports, &tied), team(&["eth1"]));
+    let (steps, _) = plan(&old, &new, &places, 2);
+    let order = [
+        "-gate lab",
+        "leave egress:eth0 eth0",
+        "-uplink eth0",
+        "-network egress:eth0",
+        "move lab 0>1",
+        "+network egress:eth0.7 @1",
+        "+uplink eth0 @1",
+        "join egress:eth0.7 eth0",
+        "+gate lab",
+        "+mirror m",
+    ];
+    assert_eq!(words(&steps), order);
 }
 
 #[test]

@@ -4,8 +4,8 @@
 //! ties together (its sources and its target port), must live on one worker, because nothing is shared
 //! between workers. A bond has a place too (`bond:NAME`), with the networks on it. Such a set is a component.
 //! A component that stands already stays where its bonds are, else its gateways, else most of its ports: a
-//! bond or a gateway that moves is made again, which its partner or its guests' flows feel. A new one goes
-//! to the worker with the fewest ports. The lowest index and the first name win ties, so the same input
+//! bond that moves is made again, which its partner feels, and a gateway takes its flows along. A new one
+//! goes to the worker with the fewest ports. The lowest index and the first name win ties, so the same input
 //! gives the same answer.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -5,7 +5,7 @@
 use super::Engine;
 use super::bonds::neighbor;
 use super::errors::not_found;
-use super::target::{TapeTo, is_hidden, member_interface, uplink_interface, uplink_port};
+use super::target::{EGRESS, GATEWAY, TapeTo, is_hidden, member_interface, uplink_interface, uplink_port};
 use super::troubles::Object;
 use crate::services::{LeaseState, ServiceCounters};
 use crate::worker::command::{self, BondSnapshot, NetworkSnapshot, PortSnapshot, Snapshot};
@@ -22,6 +22,8 @@ pub(super) struct View {
     networks: BTreeMap<String, NetworkSnapshot>,
     mirrors: BTreeMap<String, MirrorCounters>,
     pub(super) bonds: BTreeMap<String, BondSnapshot>,
+    /// By NAT network.
+    pub(super) gateways: BTreeMap<String, command::GatewaySnapshot>,
     neighbors: Vec<command::NeighborRow>,
     pub(super) workers: Vec<Snapshot>,
 }
@@ -59,6 +61,8 @@ impl Engine {
                 };
                 view.mirrors.insert(mirror.name.to_string(), counters);
             }
+            let gateways = snapshot.gateways.drain(..);
+            view.gateways.extend(gateways.map(|gateway| (gateway.network.to_string(), gateway)));
             view.workers.push(snapshot);
         }
         let holders: BTreeSet<usize> = self.standing.bonds.values().map(|bond| bond.worker).collect();
@@ -156,7 +160,7 @@ impl Engine {
             ports: guests.chain(uplink.map(uplink_port)).collect(),
             worker: self.standing.networks.get(name.as_str()).copied().unwrap_or(0),
             counters: view.networks.get(name.as_str()).map(network_counters).unwrap_or_default(),
-            nat: self.nat_status(name.as_str(), counters, leases),
+            nat: self.nat_status(name.as_str(), view, counters, leases),
         }
     }
 
@@ -354,7 +358,11 @@ impl Engine {
         let ports = match of {
             None => view.ports.keys().cloned().collect(),
             Some(name) if view.ports.contains_key(name) => vec![name.to_owned()],
-            Some(name) if self.running.network.contains_key(name) => self.network(name)?.ports,
+            Some(name) if self.running.network.contains_key(name) => {
+                let mut ports = self.network(name)?.ports;
+                ports.extend([format!("{GATEWAY}{name}"), format!("{EGRESS}{name}")]);
+                ports
+            }
             Some(name) => {
                 let mut error = not_found("port", name);
                 error.message.push_str(", and no network of this name");
@@ -369,7 +377,7 @@ impl Engine {
                     let shown = on.iter().filter(|name| !is_hidden(name)).map(String::as_str);
                     shown.collect::<Vec<_>>().join(",")
                 }
-                None => self.standing.ports.get(&name).map(|guest| guest.network.clone()).unwrap_or_default(),
+                None => self.network_of(&name),
             };
             for (direction, drops) in [("in", &port.counters.dropped_in), ("out", &port.counters.dropped_out)]
             {
@@ -384,6 +392,20 @@ impl Engine {
             }
         }
         Ok(rows)
+    }
+}
+
+impl Engine {
+    /// Of a guest's port, of a gateway's ends, or of a bond's member.
+    fn network_of(&self, port: &str) -> String {
+        if let Some(guest) = self.standing.ports.get(port) {
+            return guest.network.clone();
+        }
+        let end = [GATEWAY, EGRESS].into_iter().find_map(|end| port.strip_prefix(end));
+        if let Some(network) = end {
+            return network.to_owned();
+        }
+        self.uplink_spec(port).map(|spec| spec.network.to_string()).unwrap_or_default()
     }
 }
 

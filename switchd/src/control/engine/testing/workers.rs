@@ -317,8 +317,14 @@ impl Workers for World {
             .map(|(name, _)| name.clone())
             .collect();
         for network in &networks {
-            assert!(!source.gates.contains_key(&**network), "a gateway does not move");
+            let Some(gate) = source.gates.remove(&**network) else { continue };
+            let segment = gate.gateway.segment.clone();
+            assert!(segment.is_none_or(|segment| networks.contains(&segment)), "{network} is torn from it");
+            moved.gates.insert(network.to_string(), gate);
         }
+        let torn =
+            |gate: &FakeGate| gate.gateway.segment.as_ref().is_some_and(|name| networks.contains(name));
+        assert!(!source.gates.values().any(torn), "a segment goes without its gateway");
         for name in ports {
             let port = source.ports.remove(&name).unwrap();
             let bond = name.strip_prefix("uplink:").unwrap_or_default();
@@ -345,6 +351,7 @@ impl Workers for World {
         target.ports.extend(moved.ports);
         target.mirrors.extend(moved.mirrors);
         target.fdb.extend(moved.fdb);
+        target.gates.extend(moved.gates);
         Ok(())
     }
 
