@@ -29,6 +29,8 @@ pub enum TrapKind {
     DhcpClient,
     /// DHCPv6 or router advertisement to the outside.
     Outside6,
+    /// ARP: the answer to a probe (RFC 5227 2.1.1) of ours, inside or outside. It bears no port.
+    Probed,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

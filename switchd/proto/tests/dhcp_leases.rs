@@ -111,6 +111,7 @@ fn config(lease_time: u32, reserve: Option<u8>) -> Config {
         by_mac: vec![],
         excluded: vec![],
         port_limit: None,
+        probe: false,
     }
 }
 

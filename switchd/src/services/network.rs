@@ -72,6 +72,7 @@ fn v4_config(services: &NetworkServices) -> Option<v4::Config> {
         by_mac: dhcp.by_mac,
         excluded: services.excluded.clone(),
         port_limit: dhcp.port_limit,
+        probe: true,
     })
 }
 
@@ -214,6 +215,7 @@ impl Network {
             TrapKind::Dhcp6 => self.dhcp6(now, frame),
             TrapKind::RouterSolicit => self.router_solicitation(now, frame),
             TrapKind::DhcpClient => self.dhcp_client(now, frame),
+            TrapKind::Probed => self.probed(now, frame),
             _ => {
                 self.unserved += 1;
                 return;
@@ -269,6 +271,18 @@ impl Network {
         match &mut self.client {
             Some(client) => client.handle_message(now.mono, udp.link.source, udp.payload),
             None => self.unserved += 1,
+        }
+        Some(())
+    }
+
+    /// Somebody has an address that was asked for, inside or outside.
+    fn probed(&mut self, now: Now, frame: &ServiceFrame) -> Option<()> {
+        let (address, mac) = datagram::read_arp_reply(&frame.bytes)?;
+        if let Some(server) = &mut self.v4 {
+            server.probe_answered(now.mono, address, mac);
+        }
+        if let Some(client) = &mut self.client {
+            client.probe_answered(now.mono, address);
         }
         Some(())
     }
@@ -334,6 +348,9 @@ impl Network {
         while let Some(reply) = server.poll_transmit() {
             let link = Link { destination: reply.to_mac, source: self.services.gateway_mac };
             output.inside.extend(datagram::udp4(link, reply.from, reply.to, &reply.bytes));
+        }
+        while let Some(address) = server.poll_probe() {
+            output.inside.push(datagram::arp_probe(self.services.gateway_mac, address));
         }
         while let Some(change) = server.poll_change() {
             let put = LeaseChange::Put(lease::record(&self.services.network, &change.lease, now));
@@ -425,6 +442,7 @@ impl Network {
             Event::Declined { address, port } => {
                 ("lease.declined", format!("{address}: the guest at port {port} found it in use"))
             }
+            Event::InUse { address, mac } => ("lease.in-use", format!("{address} is used by {mac}")),
             Event::PoolFull { port, of_port: false } => {
                 ("lease.pool-full", format!("no address for a guest at port {port}"))
             }

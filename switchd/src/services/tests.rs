@@ -76,7 +76,11 @@ impl Lab {
         let link = Link { destination: MacAddr::BROADCAST, source: GUEST };
         let (from, to) = ("0.0.0.0:68".parse().unwrap(), "255.255.255.255:67".parse().unwrap());
         self.offer(TrapKind::Dhcp, datagram::udp4(link, from, to, &message.encode(1472).0).unwrap());
-        let (side, frame) = self.frames.recv_timeout(WAIT).expect("an answer");
+        let (mut side, mut frame) = self.frames.recv_timeout(WAIT).expect("an answer");
+        if frame[12..14] == [0x08, 0x06] {
+            // The probe for the address; nobody answers.
+            (side, frame) = self.frames.recv_timeout(WAIT).expect("an answer");
+        }
         assert_eq!(side, Side::Inside);
         let udp = datagram::read_udp4(&frame).expect("a good frame");
         assert_eq!((udp.link.source, udp.source.port()), (GATEWAY, 67));
@@ -207,6 +211,7 @@ impl Upstream {
             by_mac: vec![],
             excluded: vec![],
             port_limit: None,
+            probe: false,
         };
         Upstream(v4::Server::new(config, [], 1), 1)
     }

@@ -1,12 +1,13 @@
-//! Whole frames around a datagram, for what switchd itself says and hears: UDP over IPv4 and IPv6, ICMPv6.
+//! Whole frames around a datagram, for what switchd itself says and hears: UDP over IPv4 and IPv6, ICMPv6;
+//! and the ARP probe.
 //!
 //! Not for the road: these build and read owned bytes. Reading checks all that can be checked (lengths,
 //! header and datagram checksums); what is tagged, fragmented, or behind IPv6 extension headers is refused.
 
 use crate::checksum::{Sum, pseudo_v4, pseudo_v6};
 use crate::mac::MacAddr;
-use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_UDP};
-use std::net::{Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use crate::parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_UDP};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
 pub const PROTOCOL_ICMP6: u8 = 58;
 const ETHERNET: usize = 14;
@@ -126,6 +127,26 @@ pub fn icmp6(link: Link, from: Ipv6Addr, to: Ipv6Addr, body: &[u8]) -> Option<Ve
     let checksum = pseudo.over(&frame[at..]).checksum();
     frame[at + 2..at + 4].copy_from_slice(&checksum.to_be_bytes());
     Some(frame)
+}
+
+/// RFC 5227 2.1.1: does anybody use `address`?
+pub fn arp_probe(source: MacAddr, address: Ipv4Addr) -> Vec<u8> {
+    let mut frame = ethernet(Link { destination: MacAddr::BROADCAST, source }, ETHERTYPE_ARP, 28);
+    frame.extend_from_slice(&[0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend_from_slice(&source.0);
+    // No sender's address, so that nobody learns one; no target's MAC.
+    frame.extend_from_slice(&[0; 4 + 6]);
+    frame.extend_from_slice(&address.octets());
+    frame
+}
+
+/// The address that an ARP reply (RFC 826) says something of, and who has it.
+pub fn read_arp_reply(frame: &[u8]) -> Option<(Ipv4Addr, MacAddr)> {
+    let (_, arp) = link(frame, ETHERTYPE_ARP)?;
+    let arp = arp.first_chunk::<28>().filter(|arp| arp.starts_with(&[0, 1, 8, 0, 6, 4, 0, 2]))?;
+    let mac = MacAddr(arp[8..14].try_into().expect("six of them"));
+    let address = Ipv4Addr::new(arp[14], arp[15], arp[16], arp[17]);
+    (!mac.is_group() && !address.is_unspecified()).then_some((address, mac))
 }
 
 fn link(frame: &[u8], ethertype: u16) -> Option<(Link, &[u8])> {

@@ -47,12 +47,19 @@ fn server4(bytes: &[u8]) {
         by_mac: vec![],
         excluded: vec![],
         port_limit: None,
+        probe: true,
     };
     let mut server = v4::Server::new(config, [], 0);
     for (index, message) in messages(bytes).enumerate() {
         let now = index as u64 * 20 * SECOND;
         let port = if index % 2 == 0 { "vm1" } else { "vm2" };
         server.handle_message(now, &Ingress { port: port.into(), mac: GUEST }, message);
+        while let Some(address) = server.poll_probe() {
+            if index % 3 == 2 {
+                server.probe_answered(now, address, MacAddr([2, 0, 0, 0, 0, 7]));
+            }
+        }
+        server.handle_timeout(now + SECOND);
         while let Some(change) = server.poll_change() {
             assert_eq!(change.lease.address.octets()[..3], [10, 7, 0]);
             assert!((2..15).contains(&change.lease.address.octets()[3]));

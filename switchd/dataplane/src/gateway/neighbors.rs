@@ -10,8 +10,9 @@ use super::send::{Quote, address};
 use super::{Act, Born, Desk, Gateway, Then, Waiting, arp, link_local, nd};
 use crate::drops::DropReason;
 use crate::notices::DataplaneNotice;
-use crate::rim::NetworkId;
-use crate::trap::Origin;
+use crate::rim::{NetworkId, PortId};
+use crate::table::NONE;
+use crate::trap::{Origin, TrapKind, Trapped};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use switchd_nat::{Released, Side, Verdict};
 use switchd_proto::neighbor::{Heard, Output};
@@ -28,6 +29,9 @@ impl Gateway {
         let sender = IpAddr::V4(arp.sender);
         if arp.sender_mac == mac {
             return Act::Taken;
+        }
+        if !arp.request && arp.target.is_unspecified() && frame.destination() == mac {
+            self.probed(desk, frame);
         }
         if self.is_own(side, sender) {
             self.conflict(desk, side, sender, arp.sender_mac);
@@ -49,6 +53,16 @@ impl Gateway {
             self.say(desk, side, arp.reply(mac));
         }
         Act::Taken
+    }
+
+    /// RFC 5227 2.1.1: somebody has the address that was asked for. The services want to know it. There is
+    /// no drop to count when they do not keep up: the frame has been heard here as well.
+    fn probed(&mut self, desk: &mut Desk<'_>, frame: &Frame) {
+        let (port, network) = (PortId(NONE), Some(NetworkId(self.network)));
+        let bytes = frame.head().to_vec();
+        if desk.traps.push(Trapped { kind: TrapKind::Probed, port, network, bytes }) {
+            self.counters.trapped += 1;
+        }
     }
 
     /// A solicitation or an advertisement, its checksum complete.

@@ -58,6 +58,11 @@ pub enum Event<A> {
         address: A,
         port: PortName,
     },
+    /// Somebody else answered for an address that a client was to get.
+    InUse {
+        address: A,
+        mac: switchd_wire::MacAddr,
+    },
     /// Told once a minute at most.
     PoolFull {
         port: PortName,

@@ -47,6 +47,9 @@ const REBOOT_REQUESTS: u32 = 3;
 const RENEW_MIN: u64 = 60 * SECOND;
 /// RFC 2131 3.1 (5): "wait a minimum of ten seconds" after a DECLINE.
 const DECLINE_PAUSE: u64 = 10 * SECOND;
+/// The gateway asks for its new address at once and again within 7 s (RFC 5227 1.1: three probes, each after
+/// at most 2 s, and 2 s).
+const FRESH: u64 = 10 * SECOND;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
@@ -115,6 +118,8 @@ pub struct Client {
     out: VecDeque<Transmit>,
     events: VecDeque<Event>,
     counters: Counters,
+    /// Until then an answer to a probe means that the address is another station's.
+    fresh_until: Option<u64>,
 }
 
 impl Client {
@@ -135,6 +140,7 @@ impl Client {
             out: VecDeque::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
+            fresh_until: None,
         };
         if let Some((lease, began)) = kept
             && lease.at(began, lease.lease_time).is_none_or(|end| end > now)
@@ -213,6 +219,15 @@ impl Client {
         }
     }
 
+    /// Somebody answered when we asked for an address that is ours since a moment (RFC 5227 2.1.1). Later
+    /// we defend it: who pretends to have it shall not take it from us (2.4 (c)).
+    pub fn probe_answered(&mut self, now: u64, address: Ipv4Addr) {
+        let fresh = self.fresh_until.is_some_and(|until| now < until);
+        if fresh && self.lease().is_some_and(|lease| lease.address == address) {
+            self.conflict(now);
+        }
+    }
+
     /// Somebody else uses the address (RFC 2131 3.1 (5), 4.4.4).
     pub fn conflict(&mut self, now: u64) {
         let Some((lease, _)) = self.lease.take() else { return };
@@ -286,6 +301,9 @@ impl Client {
         // RFC 2131 4.4.1: the lease counts from the moment the REQUEST was sent.
         let began = self.asked.min(now);
         let changed = self.lease().is_none_or(|old| !old.is_like(&lease));
+        if self.lease().is_none() {
+            self.fresh_until = Some(now + FRESH);
+        }
         self.state = State::Bound;
         self.timeout = lease.at(began, lease.t1);
         self.events.push_back(Event::Bound { lease: lease.clone(), began, changed });

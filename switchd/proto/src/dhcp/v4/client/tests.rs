@@ -302,3 +302,14 @@ fn rfc_2131_4_4_5_t1_and_t2_of_the_server_hold_if_they_make_sense() {
         assert_eq!(with(t1, t2), (500, 875));
     }
 }
+
+#[test]
+fn rfc_2131_4_4_1_an_address_that_is_found_in_use_is_declined_and_later_defended() {
+    let mut client = bound(0);
+    client.probe_answered(SECOND, Ipv4Addr::new(192, 0, 2, 77));
+    assert_eq!(client.state(), "BOUND");
+    client.probe_answered(FRESH, ADDRESS);
+    assert_eq!(client.state(), "BOUND", "RFC 5227 2.4 (c)");
+    client.probe_answered(SECOND, ADDRESS);
+    assert_eq!(sent(&mut client).1.kind(), Some(Kind::Decline));
+}

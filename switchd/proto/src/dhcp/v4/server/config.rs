@@ -31,6 +31,8 @@ pub struct Config {
     pub excluded: Vec<Ipv4Addr>,
     /// Most addresses of a port; absent: what the other ports' shares leave.
     pub port_limit: Option<u32>,
+    /// Ask whether an address is in use before a client gets it that did not have it.
+    pub probe: bool,
 }
 
 /// For whom an address is kept.

@@ -41,6 +41,9 @@ counters! {
     pool_full => "dhcp-pool-full",
     /// The port has as many as it may.
     port_full => "dhcp-port-full",
+    /// Addresses that were asked for before they were offered, and those that somebody answered for.
+    probe => "dhcp-probe",
+    in_use => "dhcp-in-use",
     /// The disk refused the lease: no ACK was sent.
     store_failed => "dhcp-store-failed",
     /// Too many leases were on their way to the disk.

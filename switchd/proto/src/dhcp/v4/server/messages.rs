@@ -10,26 +10,50 @@ use super::{Server, State, Waiting, Who};
 use std::net::Ipv4Addr;
 
 impl Server {
-    /// RFC 2131 4.3.1.
-    pub(super) fn discover(&mut self, now: u64, from: &Ingress, who: &Who, request: &Message) {
-        self.counters.discover += 1;
+    /// RFC 2131 4.3.1. `conflicts`: addresses that this client could not have because somebody uses them.
+    pub(super) fn discover(
+        &mut self,
+        now: u64,
+        from: &Ingress,
+        who: &Who,
+        request: &Message,
+        conflicts: u32,
+    ) {
+        self.counters.discover += u64::from(conflicts == 0);
         let address = match self.choose(who, request.address_option(code::REQUESTED_ADDRESS)) {
             Ok(address) => address,
             Err(full) => return self.full(now, who, full),
         };
+        if self.probing.has(address) {
+            return; // It is asked for; the offer follows.
+        }
+        let own = self.table.get(address).filter(|lease| self.is_own(lease, who)).cloned();
+        let bound = own.as_ref().is_some_and(|own| own.state == State::Bound && own.port == who.port);
+        if !bound {
+            let until = now + OFFER_HOLD;
+            let held = own.as_ref().filter(|own| own.is_held());
+            let expires = held.map_or(until, |own| own.expires.max(until));
+            let durable = own.as_ref().and_then(|own| own.durable);
+            let lease = self.lease(who, request, address, expires);
+            self.table.put(Lease { durable, ..lease });
+        }
+        if own.is_none() && self.probe(now, from, who, request, address, conflicts) {
+            return;
+        }
+        self.offer(now, from, who, request, address);
+    }
+
+    pub(super) fn offer(
+        &mut self,
+        now: u64,
+        from: &Ingress,
+        who: &Who,
+        request: &Message,
+        address: Ipv4Addr,
+    ) {
         // RFC 4039 3.1: two messages instead of four.
         if request.option(code::RAPID_COMMIT).is_some() {
             return self.grant(now, from, who, request, address, true);
-        }
-        let bound = self.table.get(address).is_some_and(|lease| {
-            lease.state == State::Bound && lease.client == who.client && lease.port == who.port
-        });
-        if !bound {
-            let own = self.table.get(address).filter(|lease| lease.client == who.client);
-            let (until, durable) = (now + OFFER_HOLD, own.and_then(|lease| lease.durable));
-            let expires = own.filter(|lease| lease.is_held()).map_or(until, |lease| lease.expires.max(until));
-            let lease = self.lease(who, request, address, expires);
-            self.table.put(Lease { durable, ..lease });
         }
         let grant = self.granted(who, request, address, false);
         let (offer, left_out) = reply::positive(&self.plan.config, from, request, Kind::Offer, Some(&grant));

@@ -19,13 +19,18 @@
 //! **Starvation.** A port may always have its share (up to [`SHARE`] addresses); beyond it only what the
 //! shares of all other ports and a sixteenth of the pool leave, and never more than `port_limit`.
 //!
-//! Left out: BOOTP, lease queries, forced renewal, probing an address before it is offered (RFC 2131 4.3.1
-//! makes it a SHOULD; a DECLINE takes an address out of use).
+//! **In use.** Before a client gets an address that it did not have, the server asks for it by ARP (RFC 2131
+//! 2.2 makes that a SHOULD) and offers it [`PROBE_WAIT`] later. An address that somebody answers for, say a
+//! guest with a static one, is set aside as after a DECLINE; but no more than an eighth of the pool, and two
+//! for one client, so that a guest that answers for everything starves nobody.
+//!
+//! Left out: BOOTP, lease queries, forced renewal.
 
 pub mod config;
 mod counters;
 mod messages;
 mod pool;
+mod probe;
 mod reply;
 #[cfg(test)]
 mod tests;
@@ -48,6 +53,8 @@ use switchd_wire::MacAddr;
 pub const LEASE_MIN: u32 = 60;
 /// Addresses that a port is sure of, in a pool that is large enough.
 pub const SHARE: u32 = 8;
+/// How long an answer to a probe is waited for: stations of the same switch answer within milliseconds.
+pub const PROBE_WAIT: u64 = SECOND / 5;
 /// A full pool is told again after this time.
 const FULL_AGAIN: u64 = 60 * SECOND;
 
@@ -91,6 +98,7 @@ pub struct Server {
     replies: VecDeque<Reply>,
     changes: VecDeque<Change>,
     events: VecDeque<Event>,
+    probing: probe::Probing,
     full_told: Option<u64>,
 }
 
@@ -106,6 +114,7 @@ impl Server {
             replies: VecDeque::new(),
             changes: VecDeque::new(),
             events: VecDeque::new(),
+            probing: probe::Probing::default(),
             full_told: None,
         };
         for lease in leases {
@@ -172,7 +181,7 @@ impl Server {
         };
         let who = Who { client, has_client_id: id.is_some(), mac: request.mac(), port: from.port.clone() };
         match request.kind() {
-            Some(Kind::Discover) => self.discover(now, from, &who, &request),
+            Some(Kind::Discover) => self.discover(now, from, &who, &request, 0),
             Some(Kind::Request) => self.request(now, from, &who, &request),
             Some(Kind::Decline) => self.decline(now, &who, &request),
             Some(Kind::Release) => self.release(now, &who, &request),
@@ -224,6 +233,7 @@ impl Server {
 
     /// Ends what is due: offers are forgotten, leases are over.
     pub fn handle_timeout(&mut self, now: u64) {
+        self.end_probes(now);
         while let Some(address) = self.table.due(now) {
             let lease = self.table.get(address).expect("timers name leases");
             match (lease.state, lease.durable) {
@@ -237,7 +247,7 @@ impl Server {
     }
 
     pub fn poll_timeout(&self) -> Option<u64> {
-        self.table.next_timer()
+        [self.table.next_timer(), self.probing.next()].into_iter().flatten().min()
     }
 
     pub fn poll_transmit(&mut self) -> Option<Reply> {

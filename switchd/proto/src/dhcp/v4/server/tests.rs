@@ -30,6 +30,7 @@ pub fn config() -> Config {
         by_mac: vec![],
         excluded: vec![],
         port_limit: None,
+        probe: false,
     }
 }
 
@@ -485,4 +486,68 @@ fn malformed_messages_are_counted_and_nothing_else() {
     assert!(world.send("vm1", &bootp).is_none());
     assert_eq!(world.server.counters().unknown_kind, 1);
     assert_eq!(world.server.table.len(), 0);
+}
+
+fn probing() -> Config {
+    Config { probe: true, ..config() }
+}
+
+#[test]
+fn rfc_2131_2_2_an_address_is_asked_for_before_a_new_client_gets_it_and_only_then() {
+    let mut world = World::new(probing());
+    assert!(world.send("vm1", &message(Kind::Discover, mac(1))).is_none());
+    let asked = world.server.poll_probe().unwrap();
+    assert!(world.send("vm1", &message(Kind::Discover, mac(1))).is_none(), "it waits, and asks once");
+    assert_eq!(
+        (world.server.poll_probe(), world.server.poll_timeout()),
+        (None, Some(world.now + PROBE_WAIT))
+    );
+    world.now += PROBE_WAIT;
+    world.server.handle_timeout(world.now);
+    let (_, offer) = world.reply().unwrap();
+    assert_eq!((offer.kind(), offer.yiaddr), (Some(Kind::Offer), asked));
+    assert_eq!(world.lease("vm1", mac(1)), Some(asked), "at once, from now on");
+}
+
+#[test]
+fn an_address_that_a_station_answers_for_is_set_aside_and_the_next_one_is_asked_for() {
+    let mut world = World::new(probing());
+    world.send("vm1", &message(Kind::Discover, mac(1)));
+    let first = world.server.poll_probe().unwrap();
+    world.server.probe_answered(world.now, first, mac(1));
+    assert_eq!(world.server.counters().in_use, 0, "the client itself has it still");
+    world.server.probe_answered(world.now, first, mac(9));
+    let second = world.server.poll_probe().unwrap();
+    assert_ne!(first, second);
+    assert_eq!(world.server.table.get(first).unwrap().state, State::Declined);
+    world.server.probe_answered(world.now, second, mac(9));
+    // Two are enough: whoever answers for everything starves nobody.
+    let (_, offer) = world.reply().unwrap();
+    assert_eq!((offer.kind(), world.server.poll_probe()), (Some(Kind::Offer), None));
+    assert!(offer.yiaddr != first && offer.yiaddr != second);
+    world.server.probe_answered(world.now, offer.yiaddr, mac(9));
+    assert_eq!(world.lease("vm1", mac(1)), Some(offer.yiaddr));
+}
+
+#[test]
+fn a_station_that_answers_for_everything_sets_no_more_than_an_eighth_aside() {
+    let mut world = World::new(probing());
+    for last in 0..60 {
+        world.send("vm1", &message(Kind::Discover, mac(last)));
+        while let Some(address) = world.server.poll_probe() {
+            world.server.probe_answered(world.now, address, MacAddr([2, 0, 0, 0, 9, 9]));
+        }
+    }
+    let aside = world.server.leases().filter(|lease| lease.state == State::Declined).count() as u32;
+    assert_eq!(aside, world.server.plan.size() / 8);
+}
+
+#[test]
+fn rfc_4039_rapid_commit_waits_for_the_probe_too() {
+    let mut world = World::new(probing());
+    assert!(world.send("vm1", &with(message(Kind::Discover, mac(1)), code::RAPID_COMMIT, &[])).is_none());
+    world.now += PROBE_WAIT;
+    world.server.handle_timeout(world.now);
+    world.settle();
+    assert_eq!(kind(world.reply()), Some(Kind::Ack));
 }
