@@ -8,13 +8,13 @@
 //!
 //! Keys are not known here: whoever asks compares the records of the slots that are offered.
 
+use prefetch_index::prefetch_index;
+
 /// No slot, no bucket.
 pub(crate) const NONE: u32 = u32::MAX;
 const ENTRIES: usize = 7;
 const LOAD: usize = 4;
 const FIRST: usize = 16;
-/// Buckets of an index that stays in the first-level caches by itself: 16 KiB.
-const LARGE: usize = 256;
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -72,16 +72,10 @@ impl Index {
         if wide >= self.buckets.len() { wide - self.level } else { wide }
     }
 
-    /// Is the index so large that its buckets are worth touching beforehand?
+    /// Has the home bucket brought into the cache.
     #[inline]
-    pub fn is_large(&self) -> bool {
-        self.buckets.len() > LARGE
-    }
-
-    /// Brings the home bucket into the cache; the value has no meaning.
-    #[inline]
-    pub fn touch(&self, hash: u32) -> u32 {
-        self.buckets[self.home(hash)].hashes[0]
+    pub fn prefetch(&self, hash: u32) {
+        prefetch_index(&self.buckets, self.home(hash));
     }
 
     /// A slot that may be the one that is looked for, from the home bucket alone.
@@ -90,6 +84,12 @@ impl Index {
         let bucket = &self.buckets[self.home(hash)];
         let at = bucket.hits(hash).trailing_zeros() as usize;
         bucket.slots.get(at).copied().unwrap_or(NONE)
+    }
+
+    /// The same from the whole chain, for one that is not in its home bucket.
+    #[inline(never)]
+    pub fn guess_on(&self, hash: u32) -> u32 {
+        self.find(hash, |_| true).unwrap_or(NONE)
     }
 
     #[inline]
@@ -236,6 +236,24 @@ mod tests {
         assert_eq!(index.len(), 25_000);
         let chained = index.overflow.len() as f64 / index.buckets.len() as f64;
         assert!(chained < 0.2, "{chained} of the buckets overflow");
+    }
+
+    #[test]
+    fn nearly_all_entries_are_in_their_home_bucket() {
+        for entries in [20_000, 131_072, 200_000, 250_000, 1_000_000] {
+            let mut random = Random::new(9);
+            let mut index = Index::new(0);
+            let hashes: Vec<u32> = (0..entries).map(|_| random.next() as u32).collect();
+            for (slot, &hash) in hashes.iter().enumerate() {
+                index.insert(hash, slot as u32);
+            }
+            let away =
+                hashes.iter().enumerate().filter(|&(slot, &hash)| index.guess(hash) != slot as u32).count();
+            assert!(away * 15 < hashes.len(), "{away} of {entries}");
+            let lost = hashes.iter().enumerate().filter(|&(slot, &hash)| index.guess_on(hash) != slot as u32);
+            // Equal hashes: one chance in 2^32 for each pair.
+            assert!(lost.count() < 200);
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ const TCP_REST: usize = 12;
 const TCP_FLAGS: usize = 47 - HEADERS;
 const TCP_SUM: usize = 50 - HEADERS;
 
+#[inline(always)]
 fn put(bytes: &mut [u8], at: usize, value: u16) {
     bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }

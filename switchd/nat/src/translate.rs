@@ -15,6 +15,7 @@ use crate::table::{FROM_OUTSIDE, HAIRPIN, Table};
 use crate::tcp;
 use crate::timers::tick;
 use crate::verdict::{NatDrop, Side, Verdict};
+use prefetch_index::prefetch_index;
 use switchd_wire::parse::PROTOCOL_TCP;
 use switchd_wire::{Frame, MacAddr, TailSource};
 
@@ -33,29 +34,27 @@ impl Classified {
 }
 
 impl Nat {
-    /// Parses and hashes. A burst is best classified as a whole, then prepared, then translated.
-    #[inline]
+    /// Parses and hashes, and has the flow's place in the index brought into the cache. A burst is best
+    /// classified as a whole, then prepared, then translated: the loads go on meanwhile.
+    #[inline(always)]
     pub fn classify(&self, frame: &Frame, side: Side) -> Classified {
-        Classified::of(frame, side, &self.table.hasher)
+        let seen = Classified::of(frame, side, &self.table.hasher);
+        self.table.index.prefetch(seen.hash);
+        seen
     }
 
-    /// Finds the flows of a burst, and brings all that their frames will need into the cache. So little is
-    /// done a frame in each pass that the loads of many frames are under way at the same time. Not needed,
-    /// but a burst that was not prepared costs several times as much.
+    /// Finds the flows of a burst and has their records brought into the cache. Not needed, but frames of a
+    /// burst that was not prepared take the long way.
     #[inline]
     pub fn prepare(&self, burst: &mut [Classified]) {
         let Table { index, hot, .. } = &self.table;
-        let mut touched = 0;
-        if index.is_large() {
-            touched = burst.iter().fold(0, |touched, seen| touched ^ index.touch(seen.hash));
-        }
-        for seen in burst.iter_mut() {
+        for seen in burst {
             seen.slot = index.guess(seen.hash);
+            if seen.slot == NONE {
+                seen.slot = index.guess_on(seen.hash);
+            }
+            prefetch_index(hot, seen.slot as usize);
         }
-        for seen in burst.iter() {
-            touched ^= hot.get(seen.slot as usize).map_or(0, |session| session.last);
-        }
-        std::hint::black_box(touched);
     }
 
     /// A frame from a guest: its address becomes an outside one.
