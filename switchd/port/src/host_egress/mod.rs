@@ -150,6 +150,8 @@ pub struct HostEgress {
     forwards: Vec<Option<ForwardSlot>>,
     /// Targets of UDP forwards: what they send goes out by the forward's port.
     targets: HashMap<SocketAddr, u32, foldhash::quality::RandomState>,
+    /// UDP mappings by family (IPv6?) and outside port; some may be gone.
+    outside: HashMap<(bool, u16), FlowId, foldhash::quality::RandomState>,
     /// Clients of UDP forwards.
     clients: HashMap<(u32, SocketAddr), (FlowId, SocketAddr), foldhash::quality::RandomState>,
     /// Guests seen, for forwards.

@@ -54,6 +54,7 @@ impl HostEgress {
             fragments: Fragments::default(),
             forwards: Vec::new(),
             targets: HashMap::default(),
+            outside: HashMap::default(),
             clients: HashMap::default(),
             guests: HashMap::default(),
             echo: [None, None],

@@ -4,6 +4,9 @@
 //! Filtering is ours (RFC 4787 5): each mapping remembers whom its guest has sent to, the last
 //! [`PEERS_MAX`] of them. Outbound packets refresh a mapping, inbound ones do not (RFC 4787 4.3 REQ-6).
 //!
+//! Hairpinning (RFC 4787 6): a guest that sends to another one's outside port, at an address of the host,
+//! reaches it by way of the host's stack, with its own outside port as the source. Filtering lets that in.
+//!
 //! A guest that is the target of a UDP forward sends from the forward's own port, to anybody. What a client
 //! behind a forward is called towards the guest is kept as a flow of its own.
 //!
@@ -37,6 +40,8 @@ pub struct UdpFlow {
     peers: Vec<SocketAddr>,
     ttl: Option<u8>,
     dont_fragment: Option<bool>,
+    /// The kernel's choice, known after the first packet.
+    outside: Option<u16>,
     /// Last packet of the guest.
     pub sent: u64,
 }
@@ -52,7 +57,7 @@ pub enum Via {
 
 impl UdpFlow {
     pub fn new(via: Via, now: u64) -> UdpFlow {
-        UdpFlow { via, peers: Vec::new(), ttl: None, dont_fragment: None, sent: now }
+        UdpFlow { via, peers: Vec::new(), ttl: None, dont_fragment: None, outside: None, sent: now }
     }
 
     fn remember(&mut self, peer: SocketAddr) {
@@ -159,7 +164,15 @@ impl HostEgress {
         udp.prepare(packet);
         let Via::Own(fd) = &udp.via else { return Taken::Refused };
         match send(fd.as_fd(), payload, remote, out.segment) {
-            Ok(()) => Taken::Accepted,
+            Ok(()) => {
+                if udp.outside.is_none()
+                    && let Some(outside) = super::local_address(fd)
+                {
+                    udp.outside = Some(outside.port());
+                    self.outside.insert((guest.is_ipv6(), outside.port()), id);
+                }
+                Taken::Accepted
+            }
             Err(error) => match self.send_failed(error, out) {
                 Some(taken) => taken,
                 None => {
@@ -314,15 +327,17 @@ impl HostEgress {
         for index in 0..count {
             let datagram = self.datagrams[index];
             let Some(Flow { body: Body::Udp(udp), key, mac, .. }) = self.table.get(id) else { return false };
+            let (mac, guest) = (*mac, key.guest);
             let Some(from) = datagram.from.filter(|_| !datagram.truncated) else {
                 self.counters.dropped_inbound += 1;
                 continue;
             };
-            if self.config.filtering == Filtering::AddressAndPortDependent && !udp.lets_in(from) {
+            let open = self.config.filtering == Filtering::EndpointIndependent || udp.lets_in(from);
+            if !open && !self.is_hairpin(id, from) {
                 self.counters.dropped_filtered += 1;
                 continue;
             }
-            let ends = Ends { from_mac: self.config.gateway_mac, to_mac: *mac, from, to: key.guest };
+            let ends = Ends { from_mac: self.config.gateway_mac, to_mac: mac, from, to: guest };
             self.deliver(&ends, datagram, first + index, frames, arena, filled);
             if let Some(flow) = self.table.get_mut(id) {
                 flow.used = self.now;
@@ -331,6 +346,19 @@ impl HostEgress {
             }
         }
         count == want
+    }
+
+    /// Whether this is another mapping's outside end. If so, it is let in from now on.
+    fn is_hairpin(&mut self, id: FlowId, from: SocketAddr) -> bool {
+        let Some(&other) = self.outside.get(&(from.is_ipv6(), from.port())) else { return false };
+        let Some(Flow { body: Body::Udp(there), .. }) = self.table.get(other) else { return false };
+        if there.outside != Some(from.port()) || !is_of_host(from) {
+            return false;
+        }
+        if let Some(Flow { body: Body::Udp(udp), .. }) = self.table.get_mut(id) {
+            udp.remember(from);
+        }
+        true
     }
 
     /// Makes a frame of a datagram that landed in `slot`; one too long for the segment is cut.
@@ -390,6 +418,13 @@ impl HostEgress {
         }
         told
     }
+}
+
+/// Whether the host holds this address: only then its stack would also send from it.
+fn is_of_host(address: SocketAddr) -> bool {
+    let Ok(fd) = socket::datagram(address.is_ipv6()) else { return false };
+    rustix::net::connect(&fd, &address).is_ok()
+        && super::local_address(&fd).is_some_and(|local| local.ip() == address.ip())
 }
 
 /// Sends a datagram, or several; piece by piece where the kernel does not cut this.

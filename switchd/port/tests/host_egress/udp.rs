@@ -241,3 +241,21 @@ fn what_must_not_be_reached_is_prohibited() {
     assert!(!world.send(&bytes, vnet));
     assert_eq!(world.engine.counters().refused_source, 1);
 }
+
+#[test]
+fn guests_reach_each_others_outside_ports_rfc4787_6() {
+    let Some(mut world) = World::new(config()) else { return };
+    let (remote, address) = server();
+    world.send(&datagram(PORT, address, b"x"), VnetHeader::default());
+    let one = get(&remote).1;
+    world.send(&datagram(PORT + 1, address, b"x"), VnetHeader::default());
+    let two = get(&remote).1;
+    // Neither has sent to the other before.
+    world.send(&datagram(PORT, two, b"hairpin"), VnetHeader::default());
+    let came = world.next();
+    assert_eq!(read(&mut world, &came), (one, PORT + 1, b"hairpin".to_vec()), "from its outside end");
+    // A host's own socket is no mapping.
+    let (stranger, _) = server();
+    stranger.send_to(b"unasked", two).unwrap();
+    world.expect_silence(Duration::from_millis(30));
+}
