@@ -85,7 +85,8 @@ pub struct PortCounters {
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct PortStatus {
-    /// `uplink:IF` for an uplink, `member:IF` for a member of a bond.
+    /// `uplink:IF` for an uplink, `member:IF` for a member of a bond; `gateway:NET` and `egress:NET` for the two
+    /// ends of a NAT network's gateway.
     pub name: String,
     #[serde(flatten)]
     pub spec: PortSpec,
@@ -93,7 +94,7 @@ pub struct PortStatus {
     /// Why it is down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// `tap`, `netdev`, `uplink`, `bond` (an uplink too) or `member` (of a bond).
+    /// `tap`, `netdev`, `uplink`, `bond` (an uplink too), `member` (of a bond), `gateway` or `egress`.
     pub backend: String,
     /// The MAC address that is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]

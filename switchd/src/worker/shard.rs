@@ -5,6 +5,7 @@
 //! mirrors with their rings, counters. Meanwhile frames wait in the kernel's queues.
 
 use super::bonds::{BondSlot, MemberSlot, member_name};
+use super::command::Notice;
 use super::command::{Bond, BondSettings, CommandError, Key, Member, NetworkConfig, Outcome, Shard};
 use super::gateway::MovedGateway;
 use super::run::Worker;
@@ -198,7 +199,15 @@ impl Worker {
         };
         match bond {
             Some(bond) => self.put_bond(bond)?,
-            None => self.add_port(name.clone(), place, device)?,
+            None => {
+                self.add_port(name.clone(), place, None)?;
+                let id = self.table.port_id(&name)?;
+                // One device that cannot be watched here must not cost the rest of the shard.
+                if let Err(error) = self.open_device(id, device) {
+                    let error = std::io::Error::other(error.to_string());
+                    (self.notices)(Notice::DeviceLost { port: name.clone(), error });
+                }
+            }
         }
         for (network, vid) in joined {
             self.join(network, &name, vid)?;

@@ -14,6 +14,7 @@ use switchd_api::Name;
 use switchd_api::model::{Admin, NetworkSpec, PortSpec};
 use switchd_api::reply::*;
 use switchd_dataplane::DropCounters;
+use switchd_wire::MacAddr;
 
 /// Snapshots of all workers, by names.
 #[derive(Default)]
@@ -209,15 +210,46 @@ impl Engine {
         let guests =
             self.running.port.iter().map(|(name, spec)| self.port_status(name.as_str(), spec, &view));
         let uplinks = self.standing.uplinks.keys().map(|interface| uplink_port(interface));
-        let uplinks = uplinks.chain(self.ports_of_bonds()).filter_map(|port| {
+        let others = uplinks.chain(self.ports_of_bonds()).chain(self.stations());
+        let uplinks = others.filter_map(|port| {
             let spec = self.uplink_spec(&port)?;
             Some(self.port_status(&port, &spec, &view))
         });
         Ok(guests.chain(uplinks).collect())
     }
 
-    /// An uplink, bond or member in the form of a port; on the first of its networks.
+    /// The ends of gateways, which are ports in the workers.
+    fn stations(&self) -> impl Iterator<Item = String> + '_ {
+        self.standing.gates.iter().flat_map(|(network, gate)| {
+            let egress = gate.gateway.segment.as_ref().map(|_| format!("{EGRESS}{network}"));
+            std::iter::once(format!("{GATEWAY}{network}")).chain(egress)
+        })
+    }
+
+    /// Kind, network, address and MTU of a gateway's end.
+    fn station<'a>(&self, port: &'a str) -> Option<(&'static str, &'a str, MacAddr, u16)> {
+        let (kind, network) = match port.strip_prefix(GATEWAY) {
+            Some(network) => ("gateway", network),
+            None => ("egress", port.strip_prefix(EGRESS)?),
+        };
+        let gate = &self.standing.gates.get(network)?.gateway;
+        match (kind, &gate.config.egress) {
+            ("gateway", _) => {
+                let mtu = super::change::mtu_of(&self.target, network);
+                Some((kind, network, gate.config.mac, mtu))
+            }
+            (_, switchd_dataplane::Egress::Outside(outside)) => {
+                Some((kind, network, outside.mac, outside.nat.mtu_outside))
+            }
+            (_, switchd_dataplane::Egress::Host) => None,
+        }
+    }
+
+    /// An uplink, bond, member or end of a gateway in the form of a port; on the first of its networks.
     fn uplink_spec(&self, port: &str) -> Option<PortSpec> {
+        if let Some((_, network, ..)) = self.station(port) {
+            return Some(PortSpec::on(network.parse().ok()?));
+        }
         let interface = uplink_interface(port).or(member_interface(port))?;
         let on = match member_interface(port) {
             Some(interface) => &self.standing.bond_of(interface)?.1.networks,
@@ -252,7 +284,9 @@ impl Engine {
             Some(bond) => self.standing.facts_of_uplink(bond),
             None => self.standing.facts(name),
         };
+        let station = self.station(name);
         let reason = match spec.admin {
+            Admin::Up if station.is_some() => None,
             Admin::Down => Some("admin down".to_owned()),
             Admin::Up => self.link_reason(name, view),
         };
@@ -266,21 +300,31 @@ impl Engine {
             backend: match &backend {
                 Some((backend, _)) => backend.kind(),
                 None if bond.is_some() => "bond",
+                None if station.is_some() => station.map_or("", |(kind, ..)| kind),
                 None if spec.tap.is_some() => "tap",
                 None => "netdev",
             }
             .to_owned(),
-            address: self.address(name),
-            mtu: match facts {
-                Some(facts) => facts.mtu,
-                None => backend.map_or(0, |(_, mtu)| u32::from(mtu)),
+            address: match station {
+                Some((_, _, mac, _)) => Some(mac.to_string()),
+                None => self.address(name),
+            },
+            mtu: match (facts, station) {
+                (Some(facts), _) => facts.mtu,
+                (None, Some((.., mtu))) => u32::from(mtu),
+                (None, None) => backend.map_or(0, |(_, mtu)| u32::from(mtu)),
             },
             carrier: match bond {
+                None if station.is_some() => true,
                 Some(bond) => view.bonds.get(bond).is_some_and(|bond| bond.up),
                 None => facts.is_some_and(|facts| facts.carrier),
             },
             addresses_learned: seen.map_or(0, |port| port.addresses),
-            worker: self.standing.worker_of_port(name).unwrap_or(0),
+            worker: match station {
+                Some((_, network, ..)) => self.standing.networks.get(network).copied(),
+                None => self.standing.worker_of_port(name),
+            }
+            .unwrap_or(0),
             counters: seen.map(port_counters).unwrap_or_default(),
             neighbors: view.neighbors(name),
             kernel: BTreeMap::new(),
@@ -400,10 +444,6 @@ impl Engine {
     fn network_of(&self, port: &str) -> String {
         if let Some(guest) = self.standing.ports.get(port) {
             return guest.network.clone();
-        }
-        let end = [GATEWAY, EGRESS].into_iter().find_map(|end| port.strip_prefix(end));
-        if let Some(network) = end {
-            return network.to_owned();
         }
         self.uplink_spec(port).map(|spec| spec.network.to_string()).unwrap_or_default()
     }

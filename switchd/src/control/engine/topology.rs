@@ -40,7 +40,8 @@ impl Engine {
         if has_host {
             node("host".to_owned(), "host", "the host".to_owned(), State::Up);
         }
-        for port in self.ports()? {
+        let stations = ["gateway", "egress"];
+        for port in self.ports()?.into_iter().filter(|port| !stations.contains(&port.backend.as_str())) {
             let interface = port.spec.tap.as_deref().or(port.spec.netdev.as_deref()).unwrap_or_default();
             let place = port.spec.netns.as_ref().map(|netns| format!(" in {netns}")).unwrap_or_default();
             let id = format!("port:{}", port.name);

@@ -81,6 +81,26 @@ fn a_segment_of_our_own_stands_on_the_uplink_and_is_shown_nowhere() {
 }
 
 #[test]
+fn the_ends_of_a_gateway_are_shown_as_ports() {
+    let (world, engine) = started(1, &format!("{LAB}{}", HOST.replace("lab", "two").replace("10.7", "10.8")));
+    let rows: Vec<_> = engine.ports().unwrap();
+    let names: Vec<(&str, &str)> = rows.iter().map(|row| (row.name.as_str(), row.backend.as_str())).collect();
+    let expected = [
+        ("vm", "tap"),
+        ("uplink:eth0", "uplink"),
+        ("gateway:lab", "gateway"),
+        ("egress:lab", "egress"),
+        ("gateway:two", "gateway"),
+    ];
+    assert_eq!(names, expected);
+    let end = engine.port("egress:lab").unwrap();
+    assert_eq!((end.state, end.mtu), (State::Up, 1500));
+    assert_eq!(end.address.unwrap(), outside(&world, "lab").mac.to_string());
+    assert!(engine.port("egress:two").is_err(), "the host's sockets are no station");
+    assert!(engine.topology().unwrap().nodes.iter().all(|node| !node.id.contains("egress:")));
+}
+
+#[test]
 fn gateway_and_outside_have_addresses_of_their_own_that_stay() {
     let (world, engine) = started(1, LAB);
     let gate = world.state().workers[0].gates["lab"].gateway.config.clone();
