@@ -6,7 +6,7 @@
 //! the header peek, the hash, the bucket, and the member's counters. Frames come from memory and go to
 //! memory, as in `road`.
 //!
-//! `cargo run --release -p switchd-dataplane --example bond`
+//! `cargo run --release -p switchd-dataplane --example bond [MEMBERS]`; with a number: that case alone, briefly.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -139,6 +139,14 @@ fn middle(times: &mut [f64]) -> (f64, f64) {
 }
 
 fn main() {
+    if let Some(members) = std::env::args().nth(1).and_then(|members| members.parse().ok()) {
+        // For a profiler: one case, a few rounds.
+        let mut case = case(members, Hash::Layer34, Kind::Tcp4);
+        for round in 0..5 {
+            black_box(case.round(round));
+        }
+        return;
+    }
     println!("ns a frame, median of {REPETITIONS} times {} frames, taken in turns", BURSTS * BURST);
     let kinds = [("IPv4 TCP", Kind::Tcp4), ("IPv6 TCP", Kind::Tcp6), ("ARP", Kind::Arp)];
     let hashes = [("layer2", Hash::Layer2), ("layer2+3", Hash::Layer23), ("layer3+4", Hash::Layer34)];

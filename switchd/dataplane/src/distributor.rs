@@ -2,8 +2,8 @@
 //!
 //! The frame's conversation is hashed into one of [`BUCKETS`] buckets, and each bucket belongs to a member.
 //!
-//! **Hash.** Both directions of a conversation get the same number, whatever the policy: each end is mixed by
-//! itself and the two are added. `layer2` takes the MAC addresses; `layer2+3` these and the IP addresses;
+//! **Hash.** Both directions of a conversation get the same number, whatever the policy: only the sum and the
+//! difference of the two ends are looked at. `layer2` takes the MAC addresses; `layer2+3` these and the IP addresses;
 //! `layer3+4` IP addresses and the ports of TCP, UDP and SCTP. Fragments of any kind, other protocols and
 //! IPv6 with extension headers fall back to the IP addresses, what is not IP to the MAC addresses. Up to
 //! three tags are looked through; they take no part.
@@ -90,11 +90,6 @@ fn mix(word: u64) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
-#[inline(always)]
-fn word16(bytes: &[u8; 2]) -> u16 {
-    u16::from_be_bytes(*bytes)
-}
-
 /// The bucket of a frame as it is to leave, tags included.
 #[inline]
 pub(crate) fn bucket_of(head: &[u8], policy: Hash) -> u8 {
@@ -110,52 +105,80 @@ pub(crate) fn bucket_of(head: &[u8], policy: Hash) -> u8 {
             }
         }
     };
-    let sum = mix(ends.0).wrapping_add(mix(ends.1));
-    (sum.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+    // The sum and the difference tell the two ends, and not which of them is the source.
+    let (a, b) = ends;
+    let hash = (a ^ b).wrapping_mul(FACTORS[0]).wrapping_add(a.wrapping_add(b).wrapping_mul(FACTORS[1]));
+    (hash >> 56) as u8
+}
+
+/// Odd, with bits spread evenly.
+const FACTORS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93];
+
+/// Whole words are loaded and shifted: put together octet by octet they would cost more than all the rest.
+#[inline(always)]
+fn load64(bytes: &[u8; 8]) -> u64 {
+    u64::from_le_bytes(*bytes)
 }
 
 #[inline(always)]
 fn macs(addresses: &[u8; 14]) -> (u64, u64) {
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, _, _] = *addresses;
-    let source = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, 0, 0]);
-    let destination = u64::from_le_bytes([d0, d1, d2, d3, d4, d5, 0, 0]);
-    (source, destination)
+    const MASK: u64 = 0xffff_ffff_ffff;
+    let source = addresses.last_chunk().map_or(0, load64);
+    let destination = addresses.first_chunk().map_or(0, load64);
+    (source & MASK, destination & MASK)
 }
 
 /// The ends of an IP packet, each in a word.
 #[inline(always)]
 fn ip_ends(head: &[u8], ports: bool) -> Option<(u64, u64)> {
-    let mut rest = head.get(12..)?;
-    let mut kind = word16(rest.first_chunk()?);
+    let mut at = 12;
+    let mut kind = *head.get(at..)?.first_chunk::<2>()?;
     for _ in 0..3 {
-        if kind != 0x8100 && kind != 0x88a8 {
+        if kind != [0x81, 0x00] && kind != [0x88, 0xa8] {
             break;
         }
-        rest = rest.get(4..)?;
-        kind = word16(rest.first_chunk()?);
+        at += 4;
+        kind = *head.get(at..)?.first_chunk::<2>()?;
     }
+    let packet = head.get(at + 2..)?;
     match kind {
-        0x0800 => v4(rest.get(2..)?, ports),
-        0x86dd => v6(rest.get(2..)?, ports),
+        [0x08, 0x00] => v4(packet, ports),
+        [0x86, 0xdd] => v6(packet, ports),
         _ => None,
     }
 }
 
 #[inline(always)]
 fn v4(packet: &[u8], ports: bool) -> Option<(u64, u64)> {
+    // Most packets have no options, and more behind the header.
+    let Some(fixed) = packet.first_chunk::<24>().filter(|fixed| fixed[0] == 0x45) else {
+        return v4_with_options(packet, ports);
+    };
+    // Behind the identification: flags and offset, time to live, protocol, checksum, and the source.
+    let (middle, ends) = (load64(fixed[6..].first_chunk()?), load64(fixed[12..].first_chunk()?));
+    let addresses = (ends & 0xffff_ffff, ends >> 32);
+    let whole = middle & 0xff3f == 0;
+    if !(ports && whole && carries_ports((middle >> 24) as u8)) {
+        return Some(addresses);
+    }
+    Some(with_ports(addresses, fixed[20..].first_chunk()?))
+}
+
+#[cold]
+fn v4_with_options(packet: &[u8], ports: bool) -> Option<(u64, u64)> {
     let fixed = packet.first_chunk::<20>()?;
     let header = usize::from(fixed[0] & 0xf) * 4;
     if fixed[0] >> 4 != 4 || header < 20 {
         return None;
     }
+    let ends = load64(fixed[12..].first_chunk()?);
+    let addresses = (ends & 0xffff_ffff, ends >> 32);
     let whole = u16::from_be_bytes([fixed[6], fixed[7]]) & 0x3fff == 0;
-    let source = u32::from_be_bytes([fixed[12], fixed[13], fixed[14], fixed[15]]);
-    let destination = u32::from_be_bytes([fixed[16], fixed[17], fixed[18], fixed[19]]);
-    let ends = (u64::from(source), u64::from(destination));
-    if !(ports && whole && carries_ports(fixed[9])) {
-        return Some(ends);
+    let l4 = packet.get(header..).and_then(|l4| l4.first_chunk());
+    match l4.filter(|_| ports && whole && carries_ports(fixed[9])) {
+        Some(l4) => Some(with_ports(addresses, l4)),
+        None => Some(addresses),
     }
-    Some(with_ports(ends, packet.get(header..)))
 }
 
 #[inline(always)]
@@ -164,20 +187,19 @@ fn v6(packet: &[u8], ports: bool) -> Option<(u64, u64)> {
     if fixed[0] >> 4 != 6 {
         return None;
     }
-    let word = |at: usize| fixed[at..].first_chunk().map_or(0, |word| u64::from_be_bytes(*word));
-    let fold = |at: usize| word(at).rotate_left(32) ^ word(at + 8);
-    let ends = (fold(8), fold(24));
-    if !(ports && carries_ports(fixed[6])) {
-        return Some(ends);
+    let word = |at: usize| fixed[at..].first_chunk().map_or(0, load64);
+    let addresses = (word(8).rotate_left(32) ^ word(16), word(24).rotate_left(32) ^ word(32));
+    let l4 = packet.get(40..).and_then(|l4| l4.first_chunk());
+    match l4.filter(|_| ports && carries_ports(fixed[6])) {
+        Some(l4) => Some(with_ports(addresses, l4)),
+        None => Some(addresses),
     }
-    Some(with_ports(ends, packet.get(40..)))
 }
 
 #[inline(always)]
-fn with_ports((source, destination): (u64, u64), l4: Option<&[u8]>) -> (u64, u64) {
-    let Some(&[a, b, c, d]) = l4.and_then(|l4| l4.first_chunk()) else { return (source, destination) };
-    let port = |high, low| u64::from(u16::from_be_bytes([high, low])) << 40;
-    (source ^ port(a, b), destination ^ port(c, d))
+fn with_ports((source, destination): (u64, u64), l4: &[u8; 4]) -> (u64, u64) {
+    let ports = u64::from(u32::from_le_bytes(*l4));
+    (source ^ (ports & 0xffff) << 40, destination ^ (ports >> 16) << 40)
 }
 
 #[inline(always)]

@@ -233,6 +233,47 @@ fn fragments_of_a_datagram_leave_by_one_member() {
     }
 }
 
+#[test]
+fn conversations_in_regular_patterns_spread_over_all_members() {
+    type Pattern = fn(u16) -> (End, End);
+    let patterns: [(&str, Pattern); 6] = [
+        ("clients of one server", |n| (End { ip: 0x0a00_0100 + u32::from(n), ..end(1) }, end(9000))),
+        ("ports of one pair", |n| (End { port: 32_768 + n, ..end(1) }, end(9000))),
+        ("every other port", |n| (End { port: 32_768 + 2 * n, ..end(1) }, end(9000))),
+        ("pairs that differ alike", |n| {
+            let far = End { ip: 0x0a00_0200 + u32::from(n), ..end(9000) };
+            (End { ip: 0x0a00_0100 + u32::from(n), ..end(1) }, far)
+        }),
+        ("subnets", |n| (End { ip: 0x0a00_0001 + (u32::from(n) << 8), ..end(1) }, end(9000))),
+        ("hosts of a vendor", |n| {
+            (End { mac: end(n).mac, ip: 0x0a01_0000 + 7 * u32::from(n), port: 5000 }, end(9000))
+        }),
+    ];
+    for (name, pattern) in patterns {
+        for count in [2, 3, 5] {
+            for (hash, kinds) in
+                [(Hash::Layer34, &[Kind::Tcp4, Kind::Udp6][..]), (Hash::Layer23, &[Kind::Icmp4][..])]
+            {
+                for &kind in kinds {
+                    if hash == Hash::Layer23 && name.contains("port") {
+                        continue;
+                    }
+                    let (mut world, _, guest, _, members) = setup(hash, count, None);
+                    let mut share = vec![0; members.len()];
+                    for number in 0..1000 {
+                        let (from, to) = pattern(number);
+                        let by = member_of(&mut world, guest, &packet(kind, from, to), &members);
+                        share[members.iter().position(|&member| member == by).unwrap()] += 1;
+                    }
+                    let fair = 1000 / u32::from(count);
+                    let even = share.iter().all(|&flows| flows > fair / 2 && flows < fair * 2);
+                    assert!(even, "{name}, {kind:?}, {hash:?}: {share:?}");
+                }
+            }
+        }
+    }
+}
+
 fn any_end() -> impl Strategy<Value = End> {
     (any::<[u8; 4]>(), any::<u32>(), any::<u16>()).prop_map(|([a, b, c, d], ip, port)| End {
         mac: MacAddr([2, a, b, c, d, 1]),
