@@ -84,7 +84,7 @@ pub struct Advertiser {
 /// The link-local address that follows from a MAC (RFC 4291 appendix A, RFC 2464 4).
 pub fn link_local(mac: MacAddr) -> Ipv6Addr {
     let [a, b, c, d, e, f] = mac.0;
-    Ipv6Addr::from_octets([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
 /// The Ethernet address of an IPv6 group (RFC 2464 7).

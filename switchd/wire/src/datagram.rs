@@ -189,19 +189,26 @@ pub fn read_udp4(frame: &[u8]) -> Option<Udp4<'_>> {
     })
 }
 
-/// Addresses, hop limit and payload behind an IPv6 header that is followed by `protocol` at once.
-fn read_ipv6(packet: &[u8], protocol: u8) -> Option<([u8; 16], [u8; 16], u8, &[u8])> {
+/// An IPv6 packet without extension headers.
+struct Packet6<'a> {
+    source: [u8; 16],
+    destination: [u8; 16],
+    hop_limit: u8,
+    body: &'a [u8],
+}
+
+/// `None` also where the header is not followed by `protocol` at once.
+fn read_ipv6(packet: &[u8], protocol: u8) -> Option<Packet6<'_>> {
     let header = packet.get(..IPV6).filter(|header| header[0] >> 4 == 6 && header[6] == protocol)?;
     let body = packet.get(IPV6..IPV6 + usize::from(word(header, 4)?))?;
-    let address =
-        |at: usize| -> [u8; 16] { header[at..at + 16].try_into().expect("the header has 40 bytes") };
-    Some((address(8), address(24), header[7], body))
+    let address = |at: usize| header[at..at + 16].try_into().expect("the header has 40 bytes");
+    Some(Packet6 { source: address(8), destination: address(24), hop_limit: header[7], body })
 }
 
 /// Reads a frame that holds a whole UDP datagram over IPv6.
 pub fn read_udp6(frame: &[u8]) -> Option<Udp6<'_>> {
     let (link, packet) = link(frame, ETHERTYPE_IPV6)?;
-    let (source, destination, _, body) = read_ipv6(packet, PROTOCOL_UDP)?;
+    let Packet6 { source, destination, body, .. } = read_ipv6(packet, PROTOCOL_UDP)?;
     // RFC 8200 8.1: over IPv6 the checksum is not optional.
     let (from, to, payload) = udp(body, |length| pseudo_v6(source, destination, PROTOCOL_UDP, length), true)?;
     Some(Udp6 {
@@ -215,7 +222,7 @@ pub fn read_udp6(frame: &[u8]) -> Option<Udp6<'_>> {
 /// Reads a frame that holds an ICMPv6 message.
 pub fn read_icmp6(frame: &[u8]) -> Option<Icmp6<'_>> {
     let (link, packet) = link(frame, ETHERTYPE_IPV6)?;
-    let (source, destination, hop_limit, body) = read_ipv6(packet, PROTOCOL_ICMP6)?;
+    let Packet6 { source, destination, hop_limit, body } = read_ipv6(packet, PROTOCOL_ICMP6)?;
     let length = u32::try_from(body.len()).ok().filter(|&length| length >= 4)?;
     let sum = pseudo_v6(source, destination, PROTOCOL_ICMP6, length).over(body);
     (sum.checksum() == 0).then_some(Icmp6 {
