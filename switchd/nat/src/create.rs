@@ -52,7 +52,7 @@ fn is_unicast(number: u128, v6: bool) -> bool {
 }
 
 fn begin(side: Side, seen: &Classified, frame: &Frame) -> Option<State> {
-    match seen.protocol {
+    match seen.protocol() {
         PROTOCOL_TCP => tcp::first(side, seen.flags(frame.head())),
         PROTOCOL_UDP => Some(State::UdpNew),
         ICMP | ICMP6 => Some(State::IcmpNew),
@@ -98,7 +98,7 @@ impl Nat {
             return Verdict::Forward { to: address(key.remote, key.v6) };
         }
         // An answer to a query of nobody.
-        let answer = matches!(seen.protocol, ICMP | ICMP6) && !query;
+        let answer = matches!(seen.protocol(), ICMP | ICMP6) && !query;
         let state = begin(Side::Inside, seen, frame).filter(|_| !answer);
         let Some(state) = state else { return self.drop(NatDrop::NoFlow) };
         let fixed = Space::of(key.protocol)

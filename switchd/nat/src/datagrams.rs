@@ -47,7 +47,7 @@ pub(crate) struct Fate {
 
 pub(crate) enum Phase {
     /// The first one has not come.
-    Waiting(Vec<(u8, Vec<u8>)>),
+    Waiting(Vec<(usize, Vec<u8>)>),
     Known(Fate),
     GivenUp,
 }
@@ -164,7 +164,7 @@ impl Fragments {
     }
 
     /// Gives a datagram another phase and returns what had waited.
-    pub fn set(&mut self, slot: u32, phase: Phase) -> Vec<(u8, Vec<u8>)> {
+    pub fn set(&mut self, slot: u32, phase: Phase) -> Vec<(usize, Vec<u8>)> {
         let entry = &mut self.all[slot as usize];
         let bytes = std::mem::take(&mut entry.bytes);
         self.pools[entry.datagram.side as usize].bytes -= bytes;
@@ -240,7 +240,7 @@ impl Fragments {
     }
 
     /// Keeps a copy until the first fragment comes. `None` when there is no room; else what was lost for it.
-    pub fn hold(&mut self, slot: u32, l3: u8, bytes: Vec<u8>) -> Option<u64> {
+    pub fn hold(&mut self, slot: u32, l3: usize, bytes: Vec<u8>) -> Option<u64> {
         let cost = bytes.len() + COPY;
         let (side, guest) = {
             let entry = &self.all[slot as usize];

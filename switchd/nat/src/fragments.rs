@@ -20,7 +20,7 @@ use switchd_wire::{Frame, TailSource};
 /// Reads the fragment's place; `None` for one that contradicts itself or cannot be put together.
 fn piece(seen: &Classified, frame: &Frame) -> Option<Piece> {
     let head = frame.head();
-    let l3 = usize::from(seen.l3);
+    let l3 = seen.l3();
     let (source, destination) = addresses(head, l3, seen.v6());
     let (id, field, from, to) = if seen.v6() {
         let at = fragment_header(head, l3)?;
@@ -43,7 +43,7 @@ fn piece(seen: &Classified, frame: &Frame) -> Option<Piece> {
         && !frame.vnet.needs_csum
         && !frame.vnet.is_gso();
     // IPv6 names a datagram without its protocol (RFC 8200 4.5), and there the first one says another.
-    let protocol = if seen.v6() { 0 } else { seen.protocol };
+    let protocol = if seen.v6() { 0 } else { seen.protocol() };
     let datagram = Datagram { source, destination, id, protocol, v6: seen.v6(), side: seen.side() };
     is_sane.then_some(Piece { datagram, start, end: start + length, last: !more })
 }
@@ -136,10 +136,10 @@ impl Nat {
             self.give_up(slot);
             return verdict;
         }
-        let (source, destination) = addresses(frame.head(), usize::from(seen.l3), seen.v6());
+        let (source, destination) = addresses(frame.head(), seen.l3(), seen.v6());
         let fate = Fate { source, destination, verdict };
         for (l3, mut bytes) in self.fragments.set(slot, Phase::Known(fate)) {
-            fate.apply(&mut bytes, usize::from(l3), seen.v6());
+            fate.apply(&mut bytes, l3, seen.v6());
             self.counters.released += 1;
             self.fragments.released.push(Released { side: seen.side(), verdict, bytes });
         }
@@ -159,7 +159,7 @@ impl Nat {
             _ => self.floating_fate(datagram),
         };
         if let Some(fate) = known {
-            fate.apply(frame.head_mut(), usize::from(seen.l3), seen.v6());
+            fate.apply(frame.head_mut(), seen.l3(), seen.v6());
             match fate.verdict {
                 Verdict::Forward { .. } => self.counters.outbound += 1,
                 Verdict::Hairpin { .. } => self.counters.hairpin += 1,
@@ -171,7 +171,7 @@ impl Nat {
         if copy(frame, tails, &mut bytes).is_none() {
             return self.drop(NatDrop::Malformed);
         }
-        match self.fragments.hold(slot, seen.l3, bytes) {
+        match self.fragments.hold(slot, seen.l3(), bytes) {
             Some(lost) => {
                 self.counters.held += 1;
                 self.counters.held_lost += lost;

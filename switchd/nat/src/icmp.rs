@@ -90,7 +90,7 @@ fn is_intact(seen: &Classified, frame: &Frame, tails: &dyn TailSource) -> bool {
     if frame.vnet.needs_csum || frame.vnet.data_valid {
         return true;
     }
-    let (l3, l4) = (usize::from(seen.l3), usize::from(seen.l4));
+    let (l3, l4) = (seen.l3(), seen.l4());
     let head = frame.head();
     let end = if seen.v6() {
         l3 + 40 + usize::from(word(head, l3 + 4))
@@ -124,7 +124,7 @@ fn is_intact(seen: &Classified, frame: &Frame, tails: &dyn TailSource) -> bool {
 /// the error around it; the error's own addresses are left.
 fn requote(frame: &mut Frame, seen: &Classified, quoted: &Quoted, end: End, new: u128, port: Option<u16>) {
     let v6 = seen.v6();
-    let l4 = usize::from(seen.l4);
+    let l4 = seen.l4();
     let unfinished = frame.vnet.needs_csum && usize::from(frame.vnet.csum_start) == l4;
     let head = frame.head_mut();
     let header_sum = if v6 { 0 } else { word(head, quoted.l3 + 10) };
@@ -145,7 +145,7 @@ fn requote(frame: &mut Frame, seen: &Classified, quoted: &Quoted, end: End, new:
             outer = outer.replace_u16(old, word(head, at));
         }
     }
-    correct(head, l4 + 2, seen.protocol, unfinished, Delta::new(), joined(outer, inner));
+    correct(head, l4 + 2, seen.protocol(), unfinished, Delta::new(), joined(outer, inner));
 }
 
 /// One change and another one.
@@ -155,7 +155,7 @@ fn joined(one: Delta, other: Option<(u16, u16)>) -> Delta {
 
 impl Nat {
     fn read_error(&mut self, seen: &Classified, frame: &Frame) -> Option<Quoted> {
-        quoted(frame.head(), usize::from(seen.l4) + 8, seen.v6())
+        quoted(frame.head(), seen.l4() + 8, seen.v6())
     }
 
     /// An error from outside, about a packet that a guest sent.
@@ -165,7 +165,7 @@ impl Nat {
         frame: &mut Frame,
         tails: &dyn TailSource,
     ) -> Verdict {
-        let (_, destination) = addresses(frame.head(), usize::from(seen.l3), seen.v6());
+        let (_, destination) = addresses(frame.head(), seen.l3(), seen.v6());
         if !self.is_ours(destination, seen.v6()) {
             return self.drop(NatDrop::NotOurs);
         }
@@ -188,7 +188,7 @@ impl Nat {
     ) -> Option<(u128, Option<switchd_wire::MacAddr>)> {
         let v6 = seen.v6();
         let quoted = self.read_error(seen, frame)?;
-        let (_, destination) = addresses(frame.head(), usize::from(seen.l3), v6);
+        let (_, destination) = addresses(frame.head(), seen.l3(), v6);
         if quoted.source != destination {
             return None;
         }
@@ -224,7 +224,7 @@ impl Nat {
         tails: &dyn TailSource,
     ) -> Verdict {
         let v6 = seen.v6();
-        let (source, destination) = addresses(frame.head(), usize::from(seen.l3), v6);
+        let (source, destination) = addresses(frame.head(), seen.l3(), v6);
         if !self.is_inside(source, v6) {
             return self.drop(NatDrop::NotInside);
         }

@@ -29,21 +29,16 @@ pub(crate) enum Kind {
     Malformed,
 }
 
-/// A frame's key, worked out once. It stays valid as long as the frame's headers are as they were. Two words,
-/// so that it travels in registers.
+/// A frame's key, worked out once. It stays valid as long as the frame's headers are as they were.
+///
+/// Two words, which travel in registers: a struct of ten fields would be written in pieces and copied as
+/// a whole, and the processor waits for that.
 #[derive(Clone, Copy, Debug)]
 pub struct Classified {
-    pub(crate) hash: u32,
-    /// Where the flow probably is.
-    pub(crate) slot: u32,
-    pub(crate) local_port: u16,
-    pub(crate) remote_port: u16,
-    pub(crate) l3: u8,
-    /// 0: there is none (a later fragment).
-    pub(crate) l4: u8,
-    pub(crate) protocol: u8,
-    /// Kind, family, side.
-    pub(crate) sort: Sort,
+    /// Hash; above it the slot where the flow probably is.
+    place: u64,
+    /// Local port, remote port, l3, l4 (0: there is none, a later fragment), protocol, sort.
+    rest: u64,
 }
 
 /// Kind in the lower bits, then [`Sort::V6`], [`Sort::OUTSIDE`] and [`Sort::PLAIN`].
@@ -132,16 +127,71 @@ impl Classified {
         };
         let ports = u32::from(local_port) << 16 | u32::from(remote_port);
         let rest = u32::from(protocol) << 8 | side as u32;
-        Classified {
-            hash: hasher.v4(local, remote, ports, rest),
-            slot: NONE,
-            local_port,
-            remote_port,
-            l3: Self::L3 as u8,
-            l4: Self::L4 as u8,
-            protocol,
-            sort: if side == Side::Inside { Sort::PLAIN_OUT } else { Sort::PLAIN_IN },
-        }
+        let hash = hasher.v4(local, remote, ports, rest);
+        let sort = if side == Side::Inside { Sort::PLAIN_OUT } else { Sort::PLAIN_IN };
+        Classified::new(hash, (local_port, remote_port), (Self::L3 as u8, Self::L4 as u8), protocol, sort)
+    }
+
+    #[inline(always)]
+    fn new(
+        hash: u32,
+        (local, remote): (u16, u16),
+        (l3, l4): (u8, u8),
+        protocol: u8,
+        sort: Sort,
+    ) -> Classified {
+        let rest = u64::from(local)
+            | u64::from(remote) << 16
+            | u64::from(l3) << 32
+            | u64::from(l4) << 40
+            | u64::from(protocol) << 48
+            | u64::from(sort.0) << 56;
+        Classified { place: u64::from(hash) | u64::from(NONE) << 32, rest }
+    }
+
+    #[inline(always)]
+    pub(crate) fn hash(&self) -> u32 {
+        self.place as u32
+    }
+
+    #[inline(always)]
+    pub(crate) fn slot(&self) -> u32 {
+        (self.place >> 32) as u32
+    }
+
+    #[inline(always)]
+    pub(crate) fn found(&mut self, slot: u32) {
+        self.place = u64::from(self.hash()) | u64::from(slot) << 32;
+    }
+
+    #[inline(always)]
+    pub(crate) fn local_port(&self) -> u16 {
+        self.rest as u16
+    }
+
+    #[inline(always)]
+    pub(crate) fn remote_port(&self) -> u16 {
+        (self.rest >> 16) as u16
+    }
+
+    #[inline(always)]
+    pub(crate) fn l3(&self) -> usize {
+        usize::from((self.rest >> 32) as u8)
+    }
+
+    #[inline(always)]
+    pub(crate) fn l4(&self) -> usize {
+        usize::from((self.rest >> 40) as u8)
+    }
+
+    #[inline(always)]
+    pub(crate) fn protocol(&self) -> u8 {
+        (self.rest >> 48) as u8
+    }
+
+    #[inline(always)]
+    pub(crate) fn sort(&self) -> Sort {
+        Sort((self.rest >> 56) as u8)
     }
 
     #[inline(never)]
@@ -150,33 +200,24 @@ impl Classified {
         let head = frame.head();
         let layers = parse(head);
         let v6 = layers.ip == Ip::V6;
-        let mut seen = Classified {
-            hash: 0,
-            slot: NONE,
-            local_port: 0,
-            remote_port: 0,
-            l3: layers.l3 as u8,
-            l4: 0,
-            protocol: layers.protocol,
-            sort: Sort::new(Kind::Malformed, v6, side),
-        };
+        let (l3, protocol) = (layers.l3 as u8, layers.protocol);
+        let without = |kind| Classified::new(0, (0, 0), (l3, 0), protocol, Sort::new(kind, v6, side));
         if layers.ip == Ip::None {
-            return seen;
+            return without(Kind::Malformed);
         }
         if layers.fragment == Fragment::Later {
-            seen.sort = Sort::new(Kind::Later, v6, side);
-            return seen;
+            return without(Kind::Later);
         }
-        let Some(l4) = layers.l4 else { return seen };
+        let Some(l4) = layers.l4 else { return without(Kind::Malformed) };
         let at = usize::from(l4);
         // Of a head of 256 bytes, what begins behind the 255th is not whole anyway.
-        if head.len() < at + needed(layers.protocol) || l4 > 255 {
-            return seen;
+        if head.len() < at + needed(protocol) || l4 > 255 {
+            return without(Kind::Malformed);
         }
         let mut kind = if layers.fragment == Fragment::First { Kind::First } else { Kind::Flow };
-        let (from, to) = match layers.protocol {
+        let (from, to) = match protocol {
             PROTOCOL_TCP | PROTOCOL_UDP => (word(head, at), word(head, at + 2)),
-            ICMP | ICMP6 if (layers.protocol == ICMP6) != v6 => return seen,
+            ICMP | ICMP6 if (protocol == ICMP6) != v6 => return without(Kind::Malformed),
             ICMP | ICMP6 => match query(v6, head[at]) {
                 // A question from inside and its answer have one key; questions from outside another.
                 Some(asks) => {
@@ -192,16 +233,16 @@ impl Classified {
             },
             _ => (0, 0),
         };
-        seen.l4 = l4 as u8;
-        seen.sort = Sort::new(kind, v6, side);
-        (seen.local_port, seen.remote_port) = if side == Side::Inside { (from, to) } else { (to, from) };
-        seen.hash = hasher.key(&seen.key(head));
-        seen
+        let ports = if side == Side::Inside { (from, to) } else { (to, from) };
+        let sort = Sort::new(kind, v6, side);
+        let unhashed = Classified::new(0, ports, (l3, l4 as u8), protocol, sort);
+        let hash = hasher.key(&unhashed.key(head));
+        Classified::new(hash, ports, (l3, l4 as u8), protocol, sort)
     }
 
     #[inline]
     pub(crate) fn kind(&self) -> Kind {
-        match self.sort.0 & 7 {
+        match self.sort().0 & 7 {
             0 => Kind::Flow,
             1 => Kind::First,
             2 => Kind::Later,
@@ -213,24 +254,24 @@ impl Classified {
 
     #[inline]
     pub(crate) fn v6(&self) -> bool {
-        self.sort.0 & Sort::V6 != 0
+        self.sort().0 & Sort::V6 != 0
     }
 
     #[inline]
     pub fn side(&self) -> Side {
-        if self.sort.0 & Sort::OUTSIDE == 0 { Side::Inside } else { Side::Outside }
+        if self.sort().0 & Sort::OUTSIDE == 0 { Side::Inside } else { Side::Outside }
     }
 
     /// The same frame, seen from outside.
     pub(crate) fn turned(self) -> Classified {
-        Classified { sort: Sort(self.sort.0 | Sort::OUTSIDE), ..self }
+        Classified { rest: self.rest | u64::from(Sort::OUTSIDE) << 56, ..self }
     }
 
     /// The flags of a TCP segment; 0 for everything else.
     #[inline]
     pub(crate) fn flags(&self, head: &[u8]) -> u8 {
-        if self.protocol == PROTOCOL_TCP && self.l4 != 0 {
-            head.get(usize::from(self.l4) + 13).copied().unwrap_or(0)
+        if self.protocol() == PROTOCOL_TCP && self.l4() != 0 {
+            head.get(self.l4() + 13).copied().unwrap_or(0)
         } else {
             0
         }
@@ -240,7 +281,7 @@ impl Classified {
     #[inline]
     pub(crate) fn key(&self, head: &[u8]) -> Key {
         let v6 = self.v6();
-        let (source, destination) = addresses(head, usize::from(self.l3), v6);
+        let (source, destination) = addresses(head, self.l3(), v6);
         let side = self.side();
         let (local, remote) = match side {
             Side::Inside => (source, destination),
@@ -249,9 +290,9 @@ impl Classified {
         Key {
             local,
             remote,
-            local_port: self.local_port,
-            remote_port: self.remote_port,
-            protocol: self.protocol,
+            local_port: self.local_port(),
+            remote_port: self.remote_port(),
+            protocol: self.protocol(),
             v6,
             side,
         }
@@ -260,18 +301,18 @@ impl Classified {
     /// Does the frame still hold the headers that were classified?
     #[inline]
     pub(crate) fn fits(&self, head: &[u8]) -> bool {
-        let end = if self.l4 == 0 {
-            usize::from(self.l3) + if self.v6() { 40 } else { 20 }
+        let end = if self.l4() == 0 {
+            self.l3() + if self.v6() { 40 } else { 20 }
         } else {
-            usize::from(self.l4) + needed(self.protocol)
+            self.l4() + needed(self.protocol())
         };
         end <= head.len()
     }
 
     pub(crate) fn is_query(&self, head: &[u8]) -> bool {
-        matches!(self.protocol, ICMP | ICMP6)
-            && self.l4 != 0
-            && query(self.v6(), head[usize::from(self.l4)]) == Some(true)
+        matches!(self.protocol(), ICMP | ICMP6)
+            && self.l4() != 0
+            && query(self.v6(), head[self.l4()]) == Some(true)
     }
 }
 
@@ -298,16 +339,11 @@ mod tests {
                 [(false, Side::Inside), (true, Side::Inside), (false, Side::Outside), (true, Side::Outside)]
             {
                 let sort = Sort::new(kind, v6, side);
-                let seen = Classified {
-                    hash: 0,
-                    slot: 0,
-                    local_port: 0,
-                    remote_port: 0,
-                    l3: 0,
-                    l4: 0,
-                    protocol: 0,
-                    sort,
-                };
+                let mut seen = Classified::new(7, (1, 2), (3, 4), 5, sort);
+                assert_eq!((seen.hash(), seen.slot()), (7, NONE));
+                seen.found(9);
+                assert_eq!((seen.hash(), seen.slot(), seen.local_port(), seen.remote_port()), (7, 9, 1, 2));
+                assert_eq!((seen.l3(), seen.l4(), seen.protocol()), (3, 4, 5));
                 assert_eq!((seen.kind(), seen.v6(), seen.side()), (kind, v6, side));
             }
         }

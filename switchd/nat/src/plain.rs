@@ -11,11 +11,10 @@ use crate::table::{FROM_OUTSIDE, HAIRPIN, LIVE, V6};
 use crate::tcp;
 use crate::timers::tick;
 use crate::translate::Sender;
-use crate::verdict::Verdict;
-use std::net::{IpAddr, Ipv4Addr};
-use switchd_wire::Frame;
+use std::net::Ipv4Addr;
 use switchd_wire::checksum::Delta;
 use switchd_wire::parse::PROTOCOL_TCP;
+use switchd_wire::{Frame, MacAddr};
 
 /// Ethernet, IPv4, ports and the rest of a UDP header.
 const HEADERS: usize = 42;
@@ -81,19 +80,19 @@ impl Nat {
         sender: Sender,
         seen: &Classified,
         frame: &mut Frame,
-    ) -> Option<Verdict> {
+    ) -> Option<Ipv4Addr> {
         let bytes = frame.len() as u64;
         let unfinished = frame.vnet.needs_csum && frame.vnet.csum_start == L4;
-        let session = self.table.hot.get_mut(seen.slot as usize)?;
+        let session = self.table.hot.get_mut(seen.slot() as usize)?;
         let (headers, rest) = frame.head_mut().split_first_chunk_mut::<HEADERS>()?;
-        let tcp = seen.protocol == PROTOCOL_TCP;
+        let tcp = seen.protocol() == PROTOCOL_TCP;
         let rest = if tcp { Some(rest.first_chunk_mut::<TCP_REST>()?) } else { None };
         let remote = double(headers, 30);
         let differs = (session.inside as u32 ^ double(headers, 26))
             | (session.remote as u32 ^ remote)
-            | u32::from(session.inside_port ^ seen.local_port)
-            | u32::from(session.remote_port ^ seen.remote_port)
-            | u32::from(session.protocol ^ seen.protocol)
+            | u32::from(session.inside_port ^ seen.local_port())
+            | u32::from(session.remote_port ^ seen.remote_port())
+            | u32::from(session.protocol ^ seen.protocol())
             | u32::from(session.flags & (V6 | LIVE | HAIRPIN) ^ LIVE);
         if differs != 0 || !is_steady(session.state, rest.as_deref(), session.flags) {
             return None;
@@ -105,23 +104,28 @@ impl Nat {
         let outside = self.table.outsides[usize::from(session.outside)] as u32;
         replace(headers, rest, unfinished, (26, outside), (34, session.outside_port));
         self.counters.outbound += 1;
-        Some(Verdict::Forward { to: IpAddr::V4(Ipv4Addr::from_bits(remote)) })
+        Some(Ipv4Addr::from_bits(remote))
     }
 
     #[inline(always)]
-    pub(crate) fn plain_in(&mut self, now: u64, seen: &Classified, frame: &mut Frame) -> Option<Verdict> {
+    pub(crate) fn plain_in(
+        &mut self,
+        now: u64,
+        seen: &Classified,
+        frame: &mut Frame,
+    ) -> Option<(Ipv4Addr, MacAddr)> {
         let bytes = frame.len() as u64;
         let unfinished = frame.vnet.needs_csum && frame.vnet.csum_start == L4;
-        let session = self.table.hot.get_mut(seen.slot as usize)?;
+        let session = self.table.hot.get_mut(seen.slot() as usize)?;
         let (headers, rest) = frame.head_mut().split_first_chunk_mut::<HEADERS>()?;
-        let tcp = seen.protocol == PROTOCOL_TCP;
+        let tcp = seen.protocol() == PROTOCOL_TCP;
         let rest = if tcp { Some(rest.first_chunk_mut::<TCP_REST>()?) } else { None };
         let outside = self.table.outsides[usize::from(session.outside)] as u32;
         let differs = (outside ^ double(headers, 30))
             | (session.remote as u32 ^ double(headers, 26))
-            | u32::from(session.outside_port ^ seen.local_port)
-            | u32::from(session.remote_port ^ seen.remote_port)
-            | u32::from(session.protocol ^ seen.protocol)
+            | u32::from(session.outside_port ^ seen.local_port())
+            | u32::from(session.remote_port ^ seen.remote_port())
+            | u32::from(session.protocol ^ seen.protocol())
             | u32::from(session.flags & (V6 | LIVE) ^ LIVE);
         // A flow's first answer changes its state; a UDP flow is refreshed by its guest only.
         let state = session.state;
@@ -136,7 +140,6 @@ impl Nat {
         let (inside, mac) = (session.inside as u32, session.mac);
         replace(headers, rest, unfinished, (30, inside), (36, session.inside_port));
         self.counters.inbound += 1;
-        let mac = (!mac.is_zero()).then_some(mac);
-        Some(Verdict::Deliver { to: IpAddr::V4(Ipv4Addr::from_bits(inside)), mac })
+        Some((Ipv4Addr::from_bits(inside), mac))
     }
 }

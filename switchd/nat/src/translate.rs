@@ -16,6 +16,7 @@ use crate::tcp;
 use crate::timers::tick;
 use crate::verdict::{NatDrop, Side, Verdict};
 use prefetch_index::prefetch_index;
+use std::net::IpAddr;
 use switchd_wire::parse::PROTOCOL_TCP;
 use switchd_wire::{Frame, MacAddr, TailSource};
 
@@ -29,7 +30,7 @@ pub(crate) struct Sender {
 impl Classified {
     #[inline]
     pub(crate) fn place(&self) -> Place {
-        Place { l3: self.l3.into(), l4: self.l4.into(), protocol: self.protocol, v6: self.v6() }
+        Place { l3: self.l3(), l4: self.l4(), protocol: self.protocol(), v6: self.v6() }
     }
 }
 
@@ -39,7 +40,7 @@ impl Nat {
     #[inline(always)]
     pub fn classify(&self, frame: &Frame, side: Side) -> Classified {
         let seen = Classified::of(frame, side, &self.table.hasher);
-        self.table.index.prefetch(seen.hash);
+        self.table.index.prefetch(seen.hash());
         seen
     }
 
@@ -49,11 +50,12 @@ impl Nat {
     pub fn prepare(&self, burst: &mut [Classified]) {
         let Table { index, hot, .. } = &self.table;
         for seen in burst {
-            seen.slot = index.guess(seen.hash);
-            if seen.slot == NONE {
-                seen.slot = index.guess_on(seen.hash);
+            let mut slot = index.guess(seen.hash());
+            if slot == NONE {
+                slot = index.guess_on(seen.hash());
             }
-            prefetch_index(hot, seen.slot as usize);
+            prefetch_index(hot, slot as usize);
+            seen.found(slot);
         }
     }
 
@@ -69,10 +71,10 @@ impl Nat {
         tails: &dyn TailSource,
     ) -> Verdict {
         let sender = Sender { guest, mac: guest_mac };
-        if classified.sort == Sort::PLAIN_OUT
-            && let Some(verdict) = self.plain_out(now, sender, classified, frame)
+        if classified.sort() == Sort::PLAIN_OUT
+            && let Some(to) = self.plain_out(now, sender, classified, frame)
         {
-            return verdict;
+            return Verdict::Forward { to: IpAddr::V4(to) };
         }
         self.outbound_long(now, sender, classified, frame, tails)
     }
@@ -119,10 +121,10 @@ impl Nat {
         frame: &mut Frame,
         tails: &dyn TailSource,
     ) -> Verdict {
-        if classified.sort == Sort::PLAIN_IN
-            && let Some(verdict) = self.plain_in(now, classified, frame)
+        if classified.sort() == Sort::PLAIN_IN
+            && let Some((to, mac)) = self.plain_in(now, classified, frame)
         {
-            return verdict;
+            return Verdict::Deliver { to: IpAddr::V4(to), mac: (!mac.is_zero()).then_some(mac) };
         }
         self.inbound_long(now, classified, frame, tails)
     }
@@ -160,10 +162,10 @@ impl Nat {
 
     #[inline]
     fn known(&self, seen: &Classified, key: &Key) -> Option<u32> {
-        if seen.slot != NONE && self.table.is(seen.slot, key) {
-            return Some(seen.slot);
+        if seen.slot() != NONE && self.table.is(seen.slot(), key) {
+            return Some(seen.slot());
         }
-        self.table.find(seen.hash, key)
+        self.table.find(seen.hash(), key)
     }
 
     #[inline]
@@ -203,11 +205,11 @@ impl Nat {
         let (source, port, traits) =
             (self.table.outsides[usize::from(session.outside)], session.outside_port, session.flags);
         let (remote, state) = (session.remote, session.state);
-        if seen.protocol == PROTOCOL_TCP && needs_step(state, flags) {
+        if seen.protocol() == PROTOCOL_TCP && needs_step(state, flags) {
             self.step(now, slot, Side::Inside, flags);
         }
         rewrite(frame, seen.place(), End::Source, source, Some(port));
-        if traits & FROM_OUTSIDE != 0 && seen.protocol != PROTOCOL_TCP && state.is_transitory() {
+        if traits & FROM_OUTSIDE != 0 && seen.protocol() != PROTOCOL_TCP && state.is_transitory() {
             self.turn_to(slot, state.answered());
         }
         if traits & HAIRPIN != 0 {
@@ -238,14 +240,14 @@ impl Nat {
         slot: u32,
         seen: &Classified,
         frame: &mut Frame,
-    ) -> (std::net::IpAddr, Option<MacAddr>) {
+    ) -> (IpAddr, Option<MacAddr>) {
         let flags = seen.flags(frame.head());
         let session = &mut self.table.hot[slot as usize];
         session.packets = session.packets.wrapping_add(1);
         session.bytes += frame.len() as u64;
         let (inside, port, mac, state) = (session.inside, session.inside_port, session.mac, session.state);
         let asked = session.flags & FROM_OUTSIDE == 0;
-        if seen.protocol == PROTOCOL_TCP {
+        if seen.protocol() == PROTOCOL_TCP {
             // Both ways count for a connection that is open; nobody outside holds a half-open one.
             if flags & tcp::RST == 0 && !state.is_transitory() {
                 session.last = tick(now);
@@ -280,7 +282,7 @@ impl Nat {
     pub(crate) fn turn_in(&mut self, now: u64, sender: Sender, frame: &mut Frame) -> Verdict {
         let back = Classified::of(frame, Side::Outside, &self.table.hasher);
         let key = back.key(frame.head());
-        let found = match self.table.find(back.hash, &key) {
+        let found = match self.table.find(back.hash(), &key) {
             Some(slot) => Ok(self.receive(now, slot, &back, frame)),
             None => self.open_in(now, Some(sender), &back, &key, frame),
         };
