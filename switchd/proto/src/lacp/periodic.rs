@@ -6,6 +6,7 @@ use switchd_wire::slow::State as Bits;
 
 /// PERIODIC_TX is left in the moment it is entered, and so is no value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(clippy::enum_variant_names, reason = "the standard's names")]
 pub enum State {
     NoPeriodic,
     FastPeriodic,

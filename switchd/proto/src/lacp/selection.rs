@@ -12,6 +12,7 @@ use switchd_wire::MacAddr;
 use switchd_wire::slow::State as Bits;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(clippy::enum_variant_names, reason = "the standard's names")]
 pub enum Selected {
     Unselected,
     Standby,
