@@ -6,6 +6,7 @@ use crate::simulated::Simulated;
 use proptest::prelude::*;
 use std::fs;
 use switchd_api::model::{Admin, Kind, NetworkSpec, PortSpec};
+use switchd_api::name::Name;
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -365,4 +366,26 @@ proptest! {
         let is_error = Store::open_on(fs, Path::new("/state")).is_err();
         prop_assert!(is_error, "random bytes carry no checksum");
     }
+}
+
+#[test]
+fn stations_of_our_own_keep_their_addresses_as_long_as_they_are_configured() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(dir.path()).unwrap();
+    let text = "[network.lab]\nkind = \"nat\"\nsubnet = \"10.7.0.0/24\"\n\
+        [bond.b0]\nmembers = [\"eth1\"]\nmode = \"lacp\"\n[port.vm0]\nnetwork = \"lab\"\ntap = \"t0\"\n";
+    let desired: Desired = toml::from_str(text).unwrap();
+    let keys = ["vm0", "gateway:lab", "egress:lab", "bond:b0"];
+    let mut random = counter();
+    let chosen: std::collections::BTreeSet<[u8; 6]> =
+        keys.iter().map(|key| store.assign(key, |_| false, &mut random).unwrap()).collect();
+    assert_eq!(chosen.len(), keys.len(), "no two are the same");
+    store.save_desired(&desired).unwrap();
+    let (mut store, _) = Store::open(dir.path()).unwrap();
+    assert!(keys.iter().all(|key| store.identity(key).is_some_and(|mac| chosen.contains(&mac))));
+    let mut less = desired.clone();
+    less.network.values_mut().for_each(|spec| spec.kind = switchd_api::Kind::Isolated);
+    less.bond.clear();
+    store.save_desired(&less).unwrap();
+    assert_eq!(store.identities().keys().collect::<Vec<_>>(), ["vm0"]);
 }
