@@ -48,7 +48,7 @@ impl Fragments {
             // The protocol of later IPv6 fragments is told by the fragment header, as that of the first.
             waiting.key == key
         });
-        if len == 0 || end > LEN_MAX || (piece.more && len % 8 != 0) {
+        if len == 0 || end > LEN_MAX || (piece.more && !len.is_multiple_of(8)) {
             self.dropped += 1;
             if let Some(place) = place {
                 self.waiting.swap_remove(place);

@@ -29,6 +29,8 @@
 
 mod guest;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 pub use guest::Segment;
