@@ -201,13 +201,14 @@ impl<P> Neighbors<P> {
                 self.remove(address);
                 return Find::Unknown;
             }
-            State::Reachable if now < entry.until => self.last = Some((address, entry.mac, entry.until)),
+            State::Reachable | State::Delay | State::Probe if now < entry.until => {}
             State::Reachable | State::Stale => {
                 (entry.state, entry.until, entry.attempts) = (State::Delay, now + DELAY, 0);
                 self.next = self.next.min(entry.until);
             }
             State::Delay | State::Probe => {}
         }
+        self.last = Some((address, entry.mac, entry.until));
         Find::Known(entry.mac)
     }
 
@@ -338,6 +339,7 @@ impl<P> Neighbors<P> {
             return;
         }
         self.next = NEVER;
+        self.last = None;
         let mut gone = Vec::new();
         for (&address, entry) in &mut self.table {
             if now >= entry.until {

@@ -182,6 +182,9 @@ impl Worker {
 
     fn set_port(&mut self, name: &Key, config: PortConfig) -> Outcome {
         let id = self.table.port_id(name)?;
+        if let Some(Place::Station { home, .. }) = self.table.port(id).map(|slot| &slot.place) {
+            return Err(refused(format_args!("{name} is set by the gateway of network {home}")));
+        }
         self.dataplane.set_port(id, config.clone());
         if let Some(PortSlot { place: Place::Guest { config: kept, .. }, .. }) = self.table.port_mut(id) {
             *kept = config;

@@ -24,6 +24,7 @@ pub(super) enum Arrival {
 }
 
 /// The part that both ends share.
+#[inline]
 pub(super) fn arrival(frame: &Frame) -> Arrival {
     let group = frame.head()[0] & 1 != 0;
     let ethertype = frame.head().get(12..14).map_or(0, |kind| u16::from_be_bytes([kind[0], kind[1]]));
@@ -83,6 +84,7 @@ impl Gateway {
     }
 
     /// RFC 1812 5.3.7 and 5.3.8: who may send through us, and where to.
+    #[inline]
     fn check_v4(&self, source: Ipv4Addr, destination: Ipv4Addr) -> Result<(), DropReason> {
         let subnet = self.config.v4;
         if !packet::is_station(destination.into())
@@ -132,6 +134,7 @@ impl Gateway {
     }
 
     /// The next hop on the outside.
+    #[inline]
     pub(super) fn next_hop(&self, destination: IpAddr) -> Option<IpAddr> {
         if self.is_on_link(Side::Outside, destination) {
             return Some(destination);
@@ -231,6 +234,7 @@ impl Gateway {
     }
 
     /// IPv6 without an outside address to translate to is routed.
+    #[inline]
     fn translate_out(
         &mut self,
         desk: &mut Desk<'_>,

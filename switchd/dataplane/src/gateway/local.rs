@@ -123,7 +123,7 @@ impl Gateway {
             return Act::Drop(DropReason::NatUnsolicited);
         }
         // Clients of a forward may bear our address there: the device knows them, and refuses the rest.
-        if self.config.egress == Egress::Host && matches!(layers.protocol, PROTOCOL_TCP | PROTOCOL_UDP) {
+        if self.is_host() && matches!(layers.protocol, PROTOCOL_TCP | PROTOCOL_UDP) {
             return Act::Device;
         }
         match layers.protocol {
@@ -166,7 +166,11 @@ impl Gateway {
         }
         let Some(l4) = layers.l4.map(usize::from) else { return Act::Drop(DropReason::BadPacket) };
         if !icmp::is_echo(frame, packet, l4) {
-            return if packet.is_v6() { self.icmp6(desk, side, frame, l4, from) } else { Act::Taken };
+            return match packet.is_v6() {
+                true => self.icmp6(desk, side, frame, l4, from),
+                false if self.is_host() => Act::Device,
+                false => Act::Taken,
+            };
         }
         if let Err(reason) = Self::finish(desk, frame) {
             return Act::Drop(reason);
@@ -203,8 +207,14 @@ impl Gateway {
                 }
                 Act::Taken
             }
+            // An error, perhaps about a connection of the device's.
+            (Some(0..128), Side::Inside) if self.is_host() && frame.head()[0] & 1 == 0 => Act::Device,
             _ => Act::Taken,
         }
+    }
+
+    fn is_host(&self) -> bool {
+        self.config.egress == Egress::Host
     }
 
     /// Hands a whole frame to a service.

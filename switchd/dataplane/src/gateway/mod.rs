@@ -20,8 +20,8 @@
 //! and is given up was taken by one end, and is received and dropped by the other one. So the invariants of
 //! `counters` hold for these ports as for all others.
 //!
-//! With egress host what is to be routed goes to the device as it came: time to live, MTU and ICMP errors are
-//! the device's business there. Everything else on this page holds for both.
+//! With egress host what is to be routed, and what comes for TCP and UDP ports of the gateway that no service
+//! has, goes to the device as it came: time to live, MTU and ICMP errors are the device's business there. Everything else on this page holds for both.
 //!
 //! Answered here: ARP, neighbour discovery, echo requests (also fragmented ones), errors. Handed to services
 //! as traps: DHCP, DHCPv6, router solicitations, DNS; outside the DHCP client's and router advertisements.
@@ -245,6 +245,7 @@ impl Gateway {
     }
 
     /// Is it one of our own addresses on that side?
+    #[inline]
     fn is_own(&self, side: Side, address: IpAddr) -> bool {
         match (address, side, &self.outside) {
             (IpAddr::V4(v4), Side::Inside, _) => v4 == self.config.v4.address,
@@ -261,6 +262,7 @@ impl Gateway {
     }
 
     /// Are stations with this address on that side's link?
+    #[inline]
     fn is_on_link(&self, side: Side, address: IpAddr) -> bool {
         let (v4, v6) = match (side, &self.outside) {
             (Side::Inside, _) => (Some(self.config.v4), self.config.v6),
@@ -286,15 +288,18 @@ impl Gateway {
     }
 }
 
+#[inline]
 fn mask4(len: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0)
 }
 
+#[inline]
 fn contains4(prefix: Prefix4, address: Ipv4Addr) -> bool {
     (u32::from(prefix.address) ^ u32::from(address)) & mask4(prefix.len) == 0
 }
 
 /// The subnet's own address, or its broadcast address. Links of two or one (RFC 3021) have neither.
+#[inline]
 fn is_subnet_itself(prefix: Prefix4, address: Ipv4Addr) -> bool {
     let host = u32::from(address) & !mask4(prefix.len);
     prefix.len < 31 && contains4(prefix, address) && (host == 0 || host == !mask4(prefix.len))

@@ -5,7 +5,7 @@
 
 use crate::drops::DropReason;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use switchd_wire::checksum::{Delta, Sum};
+use switchd_wire::checksum::Sum;
 use switchd_wire::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use switchd_wire::{Fragment, Frame, Layers, parse};
 
@@ -44,6 +44,7 @@ impl Packet {
         }
     }
 
+    #[inline]
     fn v4(frame: &Frame, ip: &[u8]) -> Result<Packet, DropReason> {
         let fixed = ip.first_chunk::<20>().ok_or(DropReason::BadPacket)?;
         let header = usize::from(fixed[0] & 0xf) * 4;
@@ -51,11 +52,15 @@ impl Packet {
         if fixed[0] >> 4 != 4 || header < 20 || total < header || total > frame.len() - L3 {
             return Err(DropReason::BadPacket);
         }
-        let whole = ip.get(..header).ok_or(DropReason::BadPacket)?;
-        if Sum::new().over(whole).uncomplemented() != 0xffff {
+        let is_right = match header {
+            20 => sum_is_right(fixed),
+            _ => ip.get(..header).is_some_and(|ip| Sum::new().over(ip).uncomplemented() == 0xffff),
+        };
+        if !is_right {
             return Err(DropReason::BadPacket);
         }
-        let address = |at: usize| IpAddr::V4(Ipv4Addr::new(ip[at], ip[at + 1], ip[at + 2], ip[at + 3]));
+        let address =
+            |at: usize| IpAddr::V4(Ipv4Addr::new(fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]));
         Ok(Packet {
             source: address(12),
             destination: address(16),
@@ -122,7 +127,17 @@ impl Packet {
     }
 }
 
+/// Is the checksum of a header without options right?
+#[inline]
+fn sum_is_right(header: &[u8; 20]) -> bool {
+    let (words, _) = header.as_chunks::<4>();
+    let sum: u64 = words.iter().map(|&word| u64::from(u32::from_ne_bytes(word))).sum();
+    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+    (sum & 0xffff) + (sum >> 16) == 0xffff
+}
+
 /// What an MTU bounds.
+#[inline]
 fn longest(frame: &Frame, total: usize) -> usize {
     if frame.vnet.is_gso() {
         let headers = usize::from(frame.vnet.hdr_len).saturating_sub(L3);
@@ -132,19 +147,22 @@ fn longest(frame: &Frame, total: usize) -> usize {
 }
 
 /// One less to live. The caller has seen that there is one.
+#[inline]
 pub fn decrement_ttl(frame: &mut Frame) {
     let ip = &mut frame.head_mut()[L3..];
     if ip[0] >> 4 == 6 {
         ip[7] -= 1;
         return;
     }
-    let old = word(ip, 8);
     ip[8] -= 1;
-    let checksum = Delta::new().replace_u16(old, word(ip, 8)).apply(word(ip, 10));
-    ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+    // RFC 1624: the field grows by what was taken from the word before it, and carries around.
+    let sum = u32::from(word(ip, 10)) + 0x100;
+    let sum = (sum + u32::from(sum >= 0xffff)) as u16;
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
 /// Can it be one station's address (RFC 1122 3.2.1.3, RFC 1812 5.3.7, RFC 4291 2.5)?
+#[inline]
 pub fn is_station(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
@@ -163,6 +181,7 @@ pub fn is_group(address: IpAddr) -> bool {
 }
 
 /// RFC 3927 2.7, RFC 4291 2.5.6: not to be forwarded.
+#[inline]
 pub fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.is_link_local(),

@@ -179,8 +179,10 @@ impl Gateway {
 }
 
 /// Writes the link addresses.
+#[inline]
 pub(super) fn address(frame: &mut Frame, to: MacAddr, from: MacAddr) {
-    let head = frame.head_mut();
-    head[..6].copy_from_slice(&to.0);
-    head[6..12].copy_from_slice(&from.0);
+    if let Some(head) = frame.head_mut().first_chunk_mut::<12>() {
+        head[..6].copy_from_slice(&to.0);
+        head[6..].copy_from_slice(&from.0);
+    }
 }

@@ -61,3 +61,25 @@ fn a_guest_that_the_device_has_not_heard_of_is_looked_for() {
     let sent = lab.world.burst(device, &burst);
     assert_eq!(sent.iter().map(|sent| sent.port).collect::<Vec<_>>(), [lab.guests[1]; 2]);
 }
+
+#[test]
+fn what_guests_answer_to_clients_shown_as_the_gateway_goes_to_the_device() {
+    let mut lab = Lab::host();
+    let device = lab.gateway_port();
+    let port_unreachable = [&[3, 3, 0, 0, 0, 0, 0, 0][..], &[0; 28]].concat();
+    let to_gateway = from_guest(GATEWAY);
+    let packets = [
+        to_gateway.tcp(80, 40_000, 0x12, b""),
+        to_gateway.udp(80, 40_000, b"answer"),
+        from_guest6(GATEWAY6).tcp(80, 40_000, 0x12, b""),
+        Ip { protocol: 1, ..to_gateway.clone() }.packet(&port_unreachable),
+    ];
+    for packet in packets {
+        assert_eq!(only(lab.out(&packet), device), packet);
+    }
+    // Not the services', and nobody else's.
+    lab.out(&to_gateway.tcp(4000, 53, 2, b""));
+    assert_eq!(lab.world.trap_kinds(), [TrapKind::Dns]);
+    let forged = Ip { source: REMOTE.into(), ..to_gateway }.tcp(80, 40_000, 0x12, b"");
+    lab.refuses(&forged, DropReason::BadSourceAddress);
+}
