@@ -332,7 +332,7 @@ fn lease_row(network: &Name, row: services::LeaseRow) -> LeaseRow {
         port: Some(row.port.to_string()).filter(|port| !port.is_empty()),
         host_name: row.hostname,
         client_id: row.client_id,
-        expires: live.then(|| row.remaining.as_secs()),
+        expires: live.then_some(row.remaining.as_secs()),
         reserved: row.reserved,
     }
 }

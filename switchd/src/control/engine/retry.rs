@@ -108,7 +108,6 @@ impl Engine {
     }
 
     /// What is still to be done for an object that the workers do not have, or not completely.
-    #[expect(clippy::too_many_lines, reason = "one arm an object")]
     fn steps_for(&self, object: &Object) -> Vec<Step> {
         let mut steps = Vec::new();
         match object {
@@ -213,7 +212,7 @@ impl Engine {
             WorkerNotice::Event { kind, object, detail } => {
                 self.events.tell(kind, object.clone(), detail);
                 if let Some(bond) = object.strip_prefix("bond ") {
-                    self.tell_outsides(&bond.to_owned());
+                    self.tell_outsides(bond);
                 }
             }
             WorkerNotice::Shut { port, reason } => {
