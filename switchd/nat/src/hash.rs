@@ -1,8 +1,8 @@
 //! Keys and their hash, and the random numbers that choose ports.
 //!
 //! Guests and strangers choose what is hashed, so the hash is keyed with the seed. It is folded
-//! multiplication, two rounds for IPv4 and five for IPv6. An address is a `u128`: IPv6 as it is, IPv4 in the low 32
-//! bits; `v6` tells them apart.
+//! multiplication, two rounds for IPv4 and five for IPv6. An address is a `u128`: IPv6 as it is, IPv4 in the
+//! low 32 bits; `v6` tells them apart.
 
 use crate::verdict::Side;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -99,8 +99,7 @@ impl Nat {
         }
     }
 
-    /// Gives every outside address a place; those that stay keep theirs. A place that was given up is used
-    /// again at the next change, when no flow refers to it any more.
+    /// Gives every outside address a place; those that stay keep theirs.
     fn outsides(&mut self) {
         let six = self.config.outside6.map_or(0, |address| address.to_bits());
         let pool = self.config.outside.iter().map(|four| u128::from(four.to_bits()));
@@ -108,11 +107,10 @@ impl Nat {
         let pool = pool.filter(|&four| self.rules.floating(four, false).is_none());
         let wanted: Vec<u128> = pool.take(OUTSIDES_MAX - 1).collect();
         let mut places = self.table.outsides.clone();
-        let vacant: Vec<usize> = (1..places.len()).filter(|&at| places[at] == 0).collect();
         places[0] = six;
         places.iter_mut().skip(1).filter(|place| !wanted.contains(place)).for_each(|place| *place = 0);
         let new: Vec<u128> = wanted.iter().copied().filter(|four| !places[1..].contains(four)).collect();
-        let mut vacant = vacant.into_iter();
+        let mut vacant = (1..places.len()).filter(|&at| places[at] == 0).collect::<Vec<_>>().into_iter();
         for four in new {
             match vacant.next() {
                 Some(at) => places[at] = four,

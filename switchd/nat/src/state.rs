@@ -23,9 +23,10 @@ pub(crate) enum State {
     Reset,
     ResetHalf,
     Picked,
+    PickedIn,
 }
 
-const COUNT: usize = State::Picked as usize + 1;
+const COUNT: usize = State::PickedIn as usize + 1;
 
 impl State {
     pub fn name(self) -> &'static str {
@@ -40,7 +41,7 @@ impl State {
             State::FinIn => "fin-received",
             State::Closing => "closing",
             State::Reset | State::ResetHalf => "reset",
-            State::Picked => "picked-up",
+            State::Picked | State::PickedIn => "picked-up",
         }
     }
 

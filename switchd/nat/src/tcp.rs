@@ -1,10 +1,10 @@
 //! The states of a TCP connection as a translator sees them (RFC 5382 5, RFC 6146 3.5.2.2, RFC 7857 2).
 //!
 //! ```text
-//!   SYN out          SYN in (forward)        other segment out
+//!   SYN out          SYN in (forward)        another segment, out or in (forward)
 //!      │                  │                        │
-//!   SynOut            SynIn                     Picked
-//!      │ SYN in           │ SYN out                │ segment in
+//!   SynOut            SynIn                     Picked, PickedIn
+//!      │ SYN in           │ SYN out                │ segment from the other side
 //!      └────► Handshake ◄─┘                        │
 //!                 │ ACK without SYN                │
 //!                 └────────► Established ◄─────────┘
@@ -35,12 +35,15 @@ pub(crate) fn first(side: Side, flags: u8) -> Option<State> {
         (Side::Outside, SYN) => Some(State::SynIn),
         // The answer to a SYN that came in through a mapping (endpoint-independent filtering, hairpin).
         (Side::Inside, flags) if flags & SYN != 0 => Some(State::Handshake),
-        _ => Some(State::Picked),
+        (Side::Inside, _) => Some(State::Picked),
+        (Side::Outside, _) => Some(State::PickedIn),
     }
 }
 
 pub(crate) fn step(state: State, side: Side, flags: u8) -> State {
-    use State::{Closing, Established, FinIn, FinOut, Handshake, Picked, Reset, ResetHalf, SynIn, SynOut};
+    use State::{
+        Closing, Established, FinIn, FinOut, Handshake, Picked, PickedIn, Reset, ResetHalf, SynIn, SynOut,
+    };
     let (fin, syn, rst) = (flags & FIN != 0, flags & SYN != 0, flags & RST != 0);
     let out = side == Side::Inside;
     match state {
@@ -51,6 +54,7 @@ pub(crate) fn step(state: State, side: Side, flags: u8) -> State {
         SynIn if out && syn => Handshake,
         Handshake if !syn && flags & ACK != 0 => Established,
         Picked if !out && !syn => Established,
+        PickedIn if out && !syn => Established,
         Established if fin => {
             if out {
                 FinOut
@@ -116,18 +120,36 @@ mod tests {
         assert_eq!(run(Picked, &[(Out, ACK)]), Picked);
         assert_eq!(run(Picked, &[(In, ACK)]), Established);
         assert_eq!(run(Picked, &[(In, RST)]), ResetHalf);
+        // Nobody outside opens a connection by two forged segments.
+        assert_eq!(first(In, ACK), Some(PickedIn));
+        assert_eq!(run(PickedIn, &[(In, ACK), (In, ACK)]), PickedIn);
+        assert_eq!(run(PickedIn, &[(In, ACK), (Out, ACK)]), Established);
     }
 
     #[test]
     fn every_state_takes_every_segment_and_only_a_handshake_opens() {
-        let states =
-            [SynOut, SynIn, Handshake, Established, FinOut, FinIn, Closing, Reset, ResetHalf, Picked];
+        let states = [
+            SynOut,
+            SynIn,
+            Handshake,
+            Established,
+            FinOut,
+            FinIn,
+            Closing,
+            Reset,
+            ResetHalf,
+            Picked,
+            PickedIn,
+        ];
         for state in states {
             for flags in 0..32 {
                 for side in [Out, In] {
                     let next = step(state, side, flags);
                     if next == Established && state != Established {
-                        assert!(matches!(state, Handshake | Picked | Reset), "{state:?} {flags:#x}");
+                        assert!(
+                            matches!(state, Handshake | Picked | PickedIn | Reset),
+                            "{state:?} {flags:#x}"
+                        );
                     }
                     if flags & RST != 0 {
                         assert!(matches!(next, Reset | ResetHalf), "{state:?} {flags:#x}");

@@ -1,9 +1,10 @@
 //! When flows are looked at again.
 //!
-//! Time is counted in ticks of 2^27 ns (134 ms), which 32 bits hold for 18 years. A wheel of [`TURN`] ticks holds each flow once, at the tick
-//! at which it may be over. Frames do not move a flow: its record says when it was last used, and a flow that is
-//! found alive when its tick comes is put where it belongs by then. Only a state with a shorter time moves
-//! a flow at once. Times beyond a turn of the wheel (18 minutes) take several.
+//! Time is counted in ticks of 2^27 ns (134 ms), which 32 bits hold for 18 years. A wheel of [`TURN`] ticks
+//! holds each flow once, at the tick at which it may be over. Frames do not move a flow: its record says
+//! when it was last used, and a flow that is found alive when its tick comes is put where it belongs by
+//! then. Only a state with a shorter time moves a flow at once. Times beyond a turn of the wheel (18 minutes)
+//! take several.
 
 use crate::links::{Linked, List};
 

@@ -211,6 +211,19 @@ fn a_new_forward_takes_its_port_and_a_new_floating_address_its_guest() {
 }
 
 #[test]
+fn a_whole_pool_can_be_exchanged_at_once() {
+    let pool = |net: u8| (1..=254).map(|last| std::net::Ipv4Addr::new(192, 0, net, last)).collect();
+    let mut world = World::new(NatConfig { outside: pool(2), ..config() });
+    let old = world.connect(at(A, 5000), at(R, 80));
+    world.nat.configure(world.now, NatConfig { outside: pool(3), ..config() });
+    assert_eq!(world.refused(&tcp(at(R, 80), old, ACK)), NatDrop::NotOurs);
+    assert_eq!(world.connect(at(A, 5000), at(R, 80)).ip().to_string()[..8], *"192.0.3.");
+    for last in 1..=254 {
+        assert!(world.nat.is_outside(ip(&format!("192.0.3.{last}"))), "{last}");
+    }
+}
+
+#[test]
 fn without_an_outside_address_nothing_leaves_until_there_is_one() {
     let mut world = World::new(NatConfig { outside: Vec::new(), outside6: None, ..config() });
     assert_eq!(world.kept(&udp(at(A, 5000), at(R, 53))), NatDrop::NoOutside);

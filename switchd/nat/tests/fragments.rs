@@ -152,7 +152,7 @@ fn what_waits_is_bounded_in_bytes() {
     let mut lost = 0;
     for id in 0..30u16 {
         for at in 1..=10u16 {
-            let piece = ether(&raw(ip(A), ip(R), 17, id, 0x2000 | at * 200, &[0; 1600]));
+            let piece = ether(&raw(ip(A), ip(R), 17, id, 0x2000 | (at * 200), &[0; 1600]));
             match world.out(&piece).0 {
                 Verdict::Held => {}
                 Verdict::Drop(NatDrop::FragmentsFull | NatDrop::Fragment) => lost += 1,

@@ -150,6 +150,20 @@ fn strangers_fill_only_the_quota_of_the_guest_behind_a_forward() {
 }
 
 #[test]
+fn forged_segments_through_a_forward_open_nothing_that_cannot_be_evicted() {
+    let forward =
+        Forward { outside: None, proto: Proto::Tcp, ports: 80..=80, to: "10.0.0.2:80".parse().unwrap() };
+    let mut world = World::new(NatConfig { quota: 50, forwards: vec![forward], ..config() });
+    for _ in 0..3 {
+        for port in 1..100 {
+            world.back(&tcp(at(S, port), at(X, 80), ACK));
+        }
+    }
+    world.seconds(11);
+    assert_eq!(world.arrives(&tcp(at(R, 7), at(X, 80), SYN)), at(A, 80));
+}
+
+#[test]
 fn flows_are_listed_with_what_they_carried() {
     let mut world = World::plain();
     let x = world.leaves(&udp(at(A, 5000), at(R, 53)));
