@@ -42,6 +42,9 @@ impl HostEgress {
     pub(super) fn timers(&mut self) {
         let mut due = std::mem::take(&mut self.due);
         self.wheel.expire(self.now, &mut due);
+        if !due.is_empty() && std::mem::take(&mut self.starved) {
+            (0..self.forwards.len() as u32).for_each(|index| self.forward_ready(index));
+        }
         for index in due.drain(..) {
             let Some(id) = self.table.id_at(index) else { continue };
             match self.table.get(id).map(|flow| &flow.body) {

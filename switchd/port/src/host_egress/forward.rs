@@ -126,7 +126,8 @@ impl HostEgress {
                 }
                 Err(rustix::io::Errno::AGAIN) => return false,
                 Err(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => {
-                    // The client waits in the kernel's queue; the next one brings us back.
+                    // The client waits in the kernel's queue, until the next one or a timer brings us back.
+                    self.starved = true;
                     self.counters.forward_failed += 1;
                     self.refuse(super::Room::Descriptors, MacAddr::ZERO);
                     return false;

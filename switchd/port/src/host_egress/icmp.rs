@@ -197,7 +197,8 @@ impl HostEgress {
         let landings = buffers.iter_mut().map(|buffer| &mut buffer[..]);
         let (count, again) = match socket::receive_from(&echo.socket, landings, &mut self.datagrams) {
             Ok(count) => (count, count == want),
-            Err(error) => (0, error.kind() == io::ErrorKind::Interrupted),
+            // An error is one of an earlier packet, told once.
+            Err(error) => (0, error.kind() != io::ErrorKind::WouldBlock),
         };
         for (index, buffer) in buffers.iter().enumerate().take(count) {
             let datagram = self.datagrams[index];

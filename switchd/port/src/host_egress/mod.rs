@@ -160,6 +160,8 @@ pub struct HostEgress {
     /// When each kind of notice was told last.
     told: [Option<u64>; 3],
     secret: std::hash::RandomState,
+    /// A forward could not accept for want of descriptors.
+    starved: bool,
     /// Flows that the process's descriptors allow.
     descriptors: u64,
     flushed: Flushed,

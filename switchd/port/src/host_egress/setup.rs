@@ -62,6 +62,7 @@ impl HostEgress {
             notices: Vec::new(),
             told: [None; 3],
             secret: std::hash::RandomState::new(),
+            starved: false,
             descriptors: limit.unwrap_or(u64::MAX).saturating_sub(SPARE_DESCRIPTORS),
             flushed: Flushed::default(),
             due: Vec::new(),
@@ -204,15 +205,15 @@ impl HostEgress {
         }
     }
 
-    /// Whether a flow of this guest may be made.
+    /// Whether a flow of this guest may be made. Where descriptors are the narrower bound, they have the table's
+    /// reserve.
     pub(super) fn room_for(&self, mac: MacAddr) -> Result<(), Room> {
         let limits = &self.config.limits;
-        if u64::from(self.table.live()) >= self.descriptors {
-            return Err(Room::Descriptors);
-        }
-        self.table.room(mac, limits.flows, limits.quota).map_err(|room| match room {
-            NoRoom::Full => Room::Full,
+        let allowed = u32::try_from(self.descriptors / 9 * 8).unwrap_or(u32::MAX);
+        self.table.room(mac, limits.flows.min(allowed), limits.quota).map_err(|room| match room {
             NoRoom::Quota => Room::Quota,
+            NoRoom::Full if allowed < limits.flows => Room::Descriptors,
+            NoRoom::Full => Room::Full,
         })
     }
 

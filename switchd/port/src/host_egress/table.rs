@@ -14,6 +14,11 @@ use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use switchd_wire::MacAddr;
 
+/// A full table still has room, an eighth more, for guests with few flows: one that takes all there is does
+/// not shut out the others.
+const RESERVE: u32 = 8;
+const FEW: u32 = 64;
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Protocol {
     Tcp,
@@ -106,13 +111,12 @@ impl Table {
 
     /// Whether a new flow of this guest may be made.
     pub fn room(&self, mac: MacAddr, flows: u32, quota: u32) -> Result<(), NoRoom> {
-        if self.live >= flows {
-            return Err(NoRoom::Full);
+        let used = self.guests.get(&mac).copied().unwrap_or(0);
+        if used >= quota {
+            return Err(NoRoom::Quota);
         }
-        match self.guests.get(&mac) {
-            Some(&used) if used >= quota => Err(NoRoom::Quota),
-            _ => Ok(()),
-        }
+        let bound = if used < FEW { flows.saturating_add(flows / RESERVE) } else { flows };
+        if self.live >= bound { Err(NoRoom::Full) } else { Ok(()) }
     }
 
     pub fn find(&self, key: &Key) -> Option<FlowId> {
@@ -259,9 +263,22 @@ mod tests {
         let (one, other) = (flow(0, 1).owner, flow(0, 2).owner);
         assert_eq!(table.room(one, 100, 10), Err(NoRoom::Quota));
         assert_eq!(table.room(other, 100, 10), Ok(()));
-        assert_eq!(table.room(other, 10, 10), Err(NoRoom::Full));
+        assert_eq!(table.room(other, 5, 100), Err(NoRoom::Full));
         table.remove(ids[3]);
         assert_eq!(table.room(one, 100, 10), Ok(()));
         assert_eq!((table.live(), table.iter().count()), (9, 9));
+    }
+
+    #[test]
+    fn one_guest_that_takes_all_there_is_does_not_shut_out_the_others() {
+        let mut table = Table::new();
+        (0..800).for_each(|port| drop(table.insert(flow(port, 1))));
+        let (one, other) = (flow(0, 1).owner, flow(0, 2).owner);
+        assert_eq!(table.room(one, 800, 70_000), Err(NoRoom::Full));
+        assert_eq!(table.room(other, 800, 70_000), Ok(()));
+        (0..64).for_each(|port| drop(table.insert(flow(port, 2))));
+        assert_eq!(table.room(other, 800, 70_000), Err(NoRoom::Full), "it has many now");
+        (0..36).for_each(|port| drop(table.insert(flow(port, 3))));
+        assert_eq!(table.room(flow(0, 4).owner, 800, 70_000), Err(NoRoom::Full), "the reserve is used up");
     }
 }
