@@ -256,6 +256,9 @@ fn here(program: &str) -> bool {
     if program == "root" {
         return nix::unistd::geteuid().is_root();
     }
+    if program == "scapy" {
+        return Path::new("/usr/lib/python3/dist-packages/scapy").exists();
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
     folders.into_iter().any(|folder| folder.join(program).is_file())

@@ -12,6 +12,7 @@
 pub mod command;
 pub mod daemon;
 pub mod frames;
+pub mod internet;
 pub mod lab;
 pub mod peers;
 pub mod wait;
@@ -19,6 +20,7 @@ pub mod wait;
 pub use command::{Background, Output, run};
 pub use daemon::{Daemon, Setup};
 pub use frames::Sniffer;
+pub use internet::Internet;
 pub use lab::{Lab, Space};
 pub use wait::{eventually, holds_for};
 

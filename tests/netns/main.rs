@@ -2,13 +2,16 @@
 //!
 //! A module is a room: `traffic` what passes and what does not, `tags` VLANs, `life` devices and processes
 //! that come and go, `tables` addresses, `captures` mirrors, `control` configuration and bad input,
-//! `timing` whatever is measured, `vm` a guest with a kernel of its own, `rootless` without privileges.
+//! `timing` whatever is measured, `vm` a guest with a kernel of its own, `rootless` without privileges, `nat_*`
+//! address translation and the services of gateways.
 //! Every test that ends well also has the daemon's counters add up (`Daemon`'s drop).
 
 mod captures;
 mod control;
 mod demo;
 mod life;
+mod nat_behaviour;
+mod nat_egress;
 mod rootless;
 mod tables;
 mod tags;
