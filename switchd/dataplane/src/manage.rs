@@ -232,6 +232,9 @@ impl Dataplane {
             self.flush_port(port.0);
         }
         self.refresh_port(port.0);
+        if up {
+            self.announce_behind(port.0);
+        }
     }
 
     /// Removes a guest's port or an uplink, with all addresses behind it, learned and static.

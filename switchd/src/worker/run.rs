@@ -299,6 +299,10 @@ impl Worker {
     }
 
     fn time_to_timer(&self, now: u64) -> Option<Duration> {
+        if self.dataplane.has_born() {
+            // More rounds of answers than one turn has.
+            return Some(Duration::ZERO);
+        }
         let expire = self.dataplane.has_dynamic_addresses().then_some(self.expire_at);
         let look = (!self.unwatched.is_empty()).then_some(now + LOOK_EVERY);
         let next = [expire, look, self.capture_flush_at, self.next_link_timer(), self.dataplane.next_timer()]
@@ -319,8 +323,10 @@ impl Worker {
         self.link_timers(now);
         if self.dataplane.next_timer().is_some_and(|at| now >= at) {
             self.dataplane.gateway_timers(now);
-            self.dispatch(now);
             self.tell_notices();
+        }
+        if self.dataplane.has_born() {
+            self.dispatch(now);
         }
         if self.capture_flush_at.is_some_and(|at| now >= at) {
             self.flush_captures(now);

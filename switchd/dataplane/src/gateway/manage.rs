@@ -361,6 +361,25 @@ impl Dataplane {
         }
     }
 
+    /// The link of an uplink came back: whoever is there may have forgotten us, or never known. The next
+    /// timer announces what stands on its networks.
+    pub(crate) fn announce_behind(&mut self, uplink: u32) {
+        let Some(uplink) = &self.ports[uplink as usize].uplink else { return };
+        let segments = uplink.networks();
+        for gateway in self.gateways.list.iter_mut().flatten() {
+            let Some(outside) = &mut gateway.outside else { continue };
+            if !segments.contains(&outside.config.segment.0) {
+                continue;
+            }
+            for address in all_addresses(&outside.config) {
+                if outside.announcements.iter().all(|announcement| announcement.address != address) {
+                    outside.announcements.push(Announcement { address, step: STEPS - 1, at: 0 });
+                }
+            }
+            self.gateways.timer = 0;
+        }
+    }
+
     pub(super) fn station_port(&self, network: NetworkId, side: Side) -> Option<u32> {
         self.gateways.get(network).map(|gateway| gateway.port(side)).filter(|&port| port != NONE)
     }

@@ -56,6 +56,19 @@ fn rfc5227_2_3_an_outside_address_is_probed_and_announced_when_it_comes_up() {
 }
 
 #[test]
+fn outside_addresses_are_announced_again_when_the_link_comes_back() {
+    let mut lab = Lab::bare(|outside| outside.v6 = None);
+    lab.world.pass(4);
+    lab.world.dataplane.set_link(lab.uplink, false);
+    assert_eq!(lab.world.pass(4), []);
+    lab.world.dataplane.set_link(lab.uplink, true);
+    let announcement = arp(true, OUTSIDE_MAC, OUTSIDE, OUTSIDE, MacAddr::BROADCAST);
+    let sent: Vec<Vec<u8>> = lab.world.pass(4).into_iter().map(|sent| sent.bytes).collect();
+    let ipv4: Vec<_> = sent.into_iter().filter(|frame| link(frame).2 == 0x0806).collect();
+    assert_eq!(ipv4, [announcement]);
+}
+
+#[test]
 fn rfc5227_2_4_somebody_with_our_address_is_told_of_and_answered_once_in_ten_seconds() {
     let mut lab = Lab::new();
     lab.world.pass(4);
