@@ -55,7 +55,21 @@ fn the_demo_shows_its_table_and_leaves_a_capture_only() {
         let output = run(&mut demo(&home, before, &[]), Duration::from_secs(40)).ok();
         assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
         let text = output.text();
-        for word in ["bridged", "isolated", "bit/s", "RTT", "rx frames"] {
+        for word in [
+            "bridged",
+            "isolated",
+            "nat",
+            "bit/s",
+            "RTT",
+            "rx frames",
+            "LACP",
+            "pulled",
+            "lost",
+            "DHCP",
+            "files.example is 198.51.100.1",
+            "seen outside as 192.0.2.50",
+            "seen outside as 203.0.113.2",
+        ] {
             assert!(text.contains(word), "{word} is missing:\n{text}");
         }
         let path =

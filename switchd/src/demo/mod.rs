@@ -2,11 +2,15 @@
 //!
 //! Everything happens in namespaces of the demo's own (a user namespace too, when it is not run by root),
 //! which end with its processes: whatever way it ends, nothing stays behind but one capture. Guests are
-//! namespaces with a tap each; where `/dev/net/tun` may not be opened, with a veth each.
+//! namespaces with a tap each; where `/dev/net/tun` may not be opened, with a veth each. The rack switch at the
+//! far end of the uplink is a second switchd (`rack`); beyond it are the LAN and an internet (`private`).
 //!
 //! Apart from the rest on purpose: it uses the daemon as any user does, through its socket.
 
 mod api;
+mod dhcp;
+mod private;
+mod rack;
 mod stage;
 mod traffic;
 
@@ -22,9 +26,15 @@ use traffic::{Pings, Watch};
 const PINGS: u32 = 200;
 const TRANSFER: Duration = Duration::from_millis(1500);
 
-struct Row {
-    what: &'static str,
+pub(crate) struct Row {
+    what: String,
     result: String,
+}
+
+impl Row {
+    fn new(what: impl Into<String>, result: String) -> Row {
+        Row { what: what.into(), result }
+    }
 }
 
 /// Runs the demo; with `keep`, leaves everything standing until Ctrl-C.
@@ -57,6 +67,9 @@ struct Script<'a> {
     lan: Guest,
     office: [Guest; 2],
     vault: [Guest; 2],
+    lab: Guest,
+    cafe: Guest,
+    _rack: rack::Rack,
 }
 
 const LAN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -75,11 +88,12 @@ impl<'a> Script<'a> {
         let lan = Guest::new("lan")?;
         let office = [Guest::new("office1")?, Guest::new("office2")?];
         let vault = [Guest::new("vault1")?, Guest::new("vault2")?];
-        stage::veth("uplink0", "eth0", &lan)?;
-        lan.configure("eth0", LAN)?;
-        let api = stage.start_daemon()?;
-        let script = Script { stage, api, taps, lan, office, vault };
-        script.api.post("/v1/networks", json!({"name": "office", "kind": "bridged", "uplink": "uplink0"}))?;
+        let (lab, cafe) = (Guest::new("lab1")?, Guest::new("cafe1")?);
+        let rack = rack::Rack::set_up(stage, &lan)?;
+        let api = stage.start_daemon("switchd", None)?;
+        let script = Script { stage, api, taps, lan, office, vault, lab, cafe, _rack: rack };
+        rack::bond(&script.api)?;
+        script.api.post("/v1/networks", json!({"name": "office", "kind": "bridged", "uplink": "bond0"}))?;
         script.api.post("/v1/networks", json!({"name": "vault", "kind": "isolated"}))?;
         for (network, guests, addresses) in
             [("office", &script.office, OFFICE), ("vault", &script.vault, VAULT)]
@@ -89,6 +103,9 @@ impl<'a> Script<'a> {
                 guest.configure("eth0", address)?;
             }
         }
+        private::set_up(&script.api, &script.lan)?;
+        script.attach("lab", &script.lab)?;
+        script.attach("cafe", &script.cafe)?;
         script.api.post(
             "/v1/mirrors",
             json!({"name": "forensics", "source": ["network:office"], "to": "pcap:demo.pcapng", "snaplen": 128}),
@@ -102,7 +119,7 @@ impl<'a> Script<'a> {
             port["tap"] = json!("eth0");
             port["netns"] = json!(guest.name);
         } else {
-            stage::veth(guest.name, "eth0", guest)?;
+            stage::veth(guest.name, "eth0", guest.name)?;
             port["netdev"] = json!(guest.name);
         }
         self.api.post("/v1/ports", port)
@@ -110,7 +127,12 @@ impl<'a> Script<'a> {
 
     fn play(&self) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
-        let mut row = |what, result| rows.push(Row { what, result });
+        let mut row = |what: &str, result| rows.push(Row::new(what, result));
+        let time = rack::negotiated(&self.api)?;
+        row(
+            "bond of two links to the rack switch",
+            format!("LACP, both in after {:.1} s", time.as_secs_f64()),
+        );
         let secret: Vec<_> = self.vault.iter().map(|guest| guest.mac("eth0")).collect::<Result<_, _>>()?;
         let open: Vec<_> = self.office.iter().map(|guest| guest.mac("eth0")).collect::<Result<_, _>>()?;
         let watches = [Watch::start(&self.lan, secret.clone())?, Watch::start(&self.office[0], secret)?];
@@ -145,6 +167,9 @@ impl<'a> Script<'a> {
             bail!("{leaked} frames crossed between the isolated network and the others");
         }
         row("frames of vault seen on LAN and office, and back", format!("0 of {seen} watched"));
+        rows.extend(rack::pull(&self.api, &self.office, &self.lan)?);
+        rows.extend(private::play(&self.lab, &self.lan, private::Seen::Lab)?);
+        rows.extend(private::play(&self.cafe, &self.lan, private::Seen::Host)?);
         Ok(rows)
     }
 
@@ -192,7 +217,7 @@ impl<'a> Script<'a> {
                 network["ports"].as_array().into_iter().flatten().filter_map(|port| port.as_str()).collect();
             for (index, port) in ports.iter().enumerate() {
                 let branch = if index + 1 == ports.len() { "└" } else { "├" };
-                let beyond = if port.starts_with("uplink:") { " ── LAN" } else { "" };
+                let beyond = if port.starts_with("uplink:") { " ══ rack switch ── LAN" } else { "" };
                 text += &format!("  {branch}── {port}{beyond}\n");
             }
         }

@@ -2,7 +2,7 @@
 
 use super::api::Api;
 use anyhow::{Context, Result, bail};
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
@@ -23,7 +23,7 @@ use switchd_wire::MacAddr;
 #[derive(Default)]
 struct Remains {
     folder: Option<PathBuf>,
-    daemon: Option<Child>,
+    daemons: Vec<Child>,
     /// Cleared: nothing may be made any more.
     over: bool,
 }
@@ -31,8 +31,10 @@ struct Remains {
 impl Remains {
     fn clear(&mut self) {
         self.over = true;
-        if let Some(mut daemon) = self.daemon.take() {
+        for daemon in &self.daemons {
             let _ = kill(Pid::from_raw(daemon.id() as i32), Signal::SIGTERM);
+        }
+        for mut daemon in self.daemons.drain(..) {
             let deadline = Instant::now() + Duration::from_secs(3);
             while matches!(daemon.try_wait(), Ok(None)) {
                 if Instant::now() > deadline {
@@ -101,32 +103,40 @@ impl Stage {
         self.remains.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn start_daemon(&self) -> Result<Api> {
-        let log = self.folder.join("switchd.log");
-        let socket = self.folder.join("switchd.sock");
+    /// Starts a daemon, within a guest's namespace or in our own.
+    pub fn start_daemon(&self, name: &str, within: Option<&Guest>) -> Result<Api> {
+        let log = self.folder.join(format!("{name}.log"));
+        let socket = self.folder.join(format!("{name}.sock"));
         // Under the lock: a signal comes before the daemon is there, or finds it.
         let mut remains = self.remains();
         if remains.over {
             bail!("interrupted");
         }
-        let daemon = Command::new("/proc/self/exe")
+        let mut command = Command::new("/proc/self/exe");
+        command
             .arg("--die-with-parent")
             .arg("--state-dir")
-            .arg(self.folder.join("state"))
+            .arg(self.folder.join(format!("{name}-state")))
             .arg("--capture-dir")
-            .arg(self.folder.join("captures"))
+            .arg(self.folder.join(format!("{name}-captures")))
             .arg("--socket")
             .arg(&socket)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(fs::File::create(&log)?)
-            .spawn()
-            .context("cannot start the daemon")?;
-        remains.daemon = Some(daemon);
+            .stderr(fs::File::create(&log)?);
+        let daemon = match within {
+            // A child begins in the namespace of the thread that starts it, and ends with it.
+            Some(guest) => guest.run(move || command.spawn())?,
+            None => command.spawn(),
+        };
+        let daemon = daemon.context("cannot start the daemon")?;
+        let pid = daemon.id();
+        remains.daemons.push(daemon);
         drop(remains);
         let alive = || {
             let mut remains = self.remains();
-            remains.daemon.as_mut().is_some_and(|daemon| matches!(daemon.try_wait(), Ok(None)))
+            let daemon = remains.daemons.iter_mut().find(|daemon| daemon.id() == pid);
+            daemon.is_some_and(|daemon| matches!(daemon.try_wait(), Ok(None)))
         };
         Api::connect(socket, alive).map_err(|error| {
             let said = fs::read_to_string(&log).unwrap_or_default();
@@ -152,7 +162,8 @@ impl Stage {
         println!(
             "\nit goes on until Ctrl-C. In another terminal:\n\
              \n  export SWITCHD_SOCKET={}\n  switchctl status\n  switchctl port list -o wide\n  \
-             switchctl fdb office\n  switchctl top\n  switchctl topology\n  \
+             switchctl fdb office\n  switchctl bond show bond0\n  switchctl lease list\n  \
+             switchctl flow list\n  switchctl top\n  switchctl topology\n  \
              switchctl capture network:office -w - | tshark -r -\n  \
              {user} -t {pid} -n -m ip netns exec office1 ping {}",
             socket.display(),
@@ -197,9 +208,39 @@ fn up(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Cuts an interface of this namespace off its link, or joins it again.
+pub fn set_link(name: &str, up: bool) -> Result<()> {
+    let mut netlink = Netlink::new()?;
+    let link = netlink.link(name)?.with_context(|| format!("no interface {name}"))?;
+    Ok(netlink.set_up(link.index, up)?)
+}
+
+/// A route of this thread's namespace.
+pub fn route(to: Ipv4Addr, prefix: u8, gateway: Ipv4Addr) -> Result<()> {
+    Ok(Netlink::new()?.add_route(IpAddr::V4(to), prefix, IpAddr::V4(gateway))?)
+}
+
+/// Brings an interface of this thread's namespace up, with an address (/24) or without.
+pub fn configure(interface: &str, address: Option<Ipv4Addr>) -> Result<()> {
+    let mut netlink = Netlink::new()?;
+    let link = netlink.link(interface)?.with_context(|| format!("no interface {interface}"))?;
+    if let Some(address) = address {
+        netlink.add_address(link.index, IpAddr::V4(address), 24)?;
+    }
+    netlink.set_up(link.index, true)?;
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while !netlink.link(interface)?.is_some_and(|link| link.carrier) {
+        if Instant::now() > deadline {
+            bail!("{interface} has no carrier");
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
 /// A pair of interfaces: `near` here, `far` in the guest.
-pub fn veth(near: &str, far: &str, guest: &Guest) -> Result<()> {
-    let netns = switchd_port::netns::open(guest.name)?;
+pub fn veth(near: &str, far: &str, guest: &'static str) -> Result<()> {
+    let netns = switchd_port::netns::open(guest)?;
     Netlink::new()?
         .create_veth(near, far, Some(netns.as_fd()))
         .with_context(|| format!("cannot make the veth {near}"))?;
@@ -238,27 +279,37 @@ impl Guest {
 
     /// Runs `work` inside and returns what it returns.
     pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        self.finish(self.begin(work)?)
+    }
+
+    /// Begins `work` inside, while we go on.
+    pub fn begin<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<Receiver<T>> {
         let (done, result) = bounded(1);
         self.jobs.send(Box::new(move || drop(done.send(work())))).ok().context("the guest has ended")?;
-        result.recv().with_context(|| format!("the guest {} failed", self.name))
+        Ok(result)
+    }
+
+    pub fn finish<T>(&self, work: Receiver<T>) -> Result<T> {
+        work.recv().with_context(|| format!("the guest {} failed", self.name))
+    }
+
+    /// A route by `gateway`; to everywhere with a prefix of 0.
+    pub fn route(&self, to: Ipv4Addr, prefix: u8, gateway: Ipv4Addr) -> Result<()> {
+        self.run(move || route(to, prefix, gateway))?
+    }
+
+    /// An address of the loopback interface.
+    pub fn own(&self, address: Ipv4Addr) -> Result<()> {
+        self.run(move || -> Result<()> {
+            let mut netlink = Netlink::new()?;
+            let link = netlink.link("lo")?.context("no loopback interface")?;
+            Ok(netlink.add_address(link.index, IpAddr::V4(address), 32)?)
+        })?
     }
 
     /// Gives an interface its address (/24) and brings it up.
     pub fn configure(&self, interface: &'static str, address: Ipv4Addr) -> Result<()> {
-        self.run(move || {
-            let mut netlink = Netlink::new()?;
-            let link = netlink.link(interface)?.with_context(|| format!("no interface {interface}"))?;
-            netlink.add_address(link.index, IpAddr::V4(address), 24)?;
-            netlink.set_up(link.index, true)?;
-            let deadline = Instant::now() + Duration::from_secs(2);
-            while !netlink.link(interface)?.is_some_and(|link| link.carrier) {
-                if Instant::now() > deadline {
-                    bail!("{interface} has no carrier");
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            Ok(())
-        })?
+        self.run(move || configure(interface, Some(address)))?
     }
 
     pub fn mac(&self, interface: &'static str) -> Result<MacAddr> {

@@ -173,3 +173,47 @@ impl Watch {
         self.thread.join().ok().context("the watch failed")
     }
 }
+
+/// A TCP server that sends for some time to whoever comes first.
+pub struct Source {
+    thread: JoinHandle<Option<Ipv4Addr>>,
+}
+
+pub fn source(time: Duration) -> Result<(Source, u16)> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let port = listener.local_addr()?.port();
+    let thread = std::thread::spawn(move || {
+        let (mut stream, client) = listener.accept().ok()?;
+        stream.set_write_timeout(Some(Duration::from_secs(2))).ok()?;
+        let buffer = vec![0xa5; 256 * 1024];
+        let begun = Instant::now();
+        while begun.elapsed() < time && stream.write(&buffer).is_ok() {}
+        match client.ip() {
+            std::net::IpAddr::V4(address) => Some(address),
+            std::net::IpAddr::V6(_) => None,
+        }
+    });
+    Ok((Source { thread }, port))
+}
+
+impl Source {
+    /// As whom the client was seen.
+    pub fn client(self) -> Result<Ipv4Addr> {
+        self.thread.join().ok().flatten().context("nobody came to download")
+    }
+}
+
+/// Reads to the end and returns Gbit/s.
+pub fn download(server: Ipv4Addr, port: u16) -> Result<f64> {
+    let address = std::net::SocketAddr::from((server, port));
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let mut buffer = vec![0; 256 * 1024];
+    let (begun, mut bytes) = (Instant::now(), 0u64);
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => return Ok(bytes as f64 * 8.0 / begun.elapsed().as_secs_f64() / 1e9),
+            read => bytes += read as u64,
+        }
+    }
+}
