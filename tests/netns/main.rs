@@ -11,6 +11,7 @@ mod control;
 mod demo;
 mod life;
 mod nat_behaviour;
+mod nat_dhcp;
 mod nat_egress;
 mod rootless;
 mod tables;
