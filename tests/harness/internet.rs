@@ -11,7 +11,7 @@ use crate::lab::{Lab, Space};
 use crate::wait::eventually;
 use std::time::Duration;
 
-const TALK: &str = include_str!("talk.py");
+pub const TALK: &str = include_str!("talk.py");
 /// Where the servers listen that [`Internet::start`] starts.
 pub const PORT: u16 = 7000;
 /// Servers behind the router.

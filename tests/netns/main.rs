@@ -13,6 +13,7 @@ mod life;
 mod nat_behaviour;
 mod nat_dhcp;
 mod nat_egress;
+mod nat_host;
 mod rootless;
 mod tables;
 mod tags;
