@@ -83,7 +83,12 @@ impl HostEgress {
 
     pub(super) fn carry_out(&mut self, id: FlowId, verdict: Verdict) {
         match verdict {
-            Verdict::Keep | Verdict::Restart | Verdict::Reject { .. } => self.wake(id),
+            Verdict::Keep | Verdict::Restart | Verdict::Reject { .. } => {
+                let flow = self.table.get(id).map(|flow| &flow.body);
+                if matches!(flow, Some(Body::Tcp(tcp)) if tcp.conn.wants_turn()) {
+                    self.wake(id);
+                }
+            }
             Verdict::Wait => {
                 let bound = self.config.limits.flows;
                 if let Some(Flow { body: Body::Tcp(tcp), .. }) = self.table.get_mut(id) {
