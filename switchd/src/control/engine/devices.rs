@@ -65,6 +65,11 @@ impl Engine {
         Ok(opened)
     }
 
+    /// Whether the broker holds the device for us already, in whichever role.
+    pub(super) fn holds(&self, backend: &Backend) -> bool {
+        self.grants.contains_key(&Grant::of(backend))
+    }
+
     /// Opens for a new port or uplink. `lenient`: without success it stands with its link down, and is
     /// listed as in trouble.
     pub(super) fn open_or_trouble(
@@ -197,7 +202,7 @@ pub(super) fn port_of(object: &Object) -> Option<String> {
     }
 }
 
-fn cannot_open(object: &Object, backend: &Backend, refused: &Refused) -> ErrorBody {
+pub(super) fn cannot_open(object: &Object, backend: &Backend, refused: &Refused) -> ErrorBody {
     use rustix::io::Errno;
     let interface = backend.interface();
     let hint = match (refused.errno.map(Errno::from_raw_os_error), backend) {

@@ -4,7 +4,7 @@
 //! (start, undoing, rolling back) an object that cannot come up stands without its device, or is missing,
 //! and is listed as in trouble; steps about what is missing are no errors.
 
-use super::devices::{object_of, port_of};
+use super::devices::{cannot_open, object_of, port_of};
 use super::errors::{error, hinted};
 use super::live::{Guest, Uplink};
 use super::plan::Step;
@@ -31,6 +31,9 @@ pub(super) struct Done {
 impl Engine {
     /// Carries out the steps. A failure in strict mode undoes what was done and is returned.
     pub(super) fn execute(&mut self, steps: Vec<Step>, mode: Mode) -> Result<Done, ErrorBody> {
+        if mode == Mode::Strict && steps.iter().any(takes_down) {
+            self.rehearse(&steps)?;
+        }
         let mut done = Done { steps: Vec::with_capacity(steps.len()), held: self.troubles.held() };
         for step in steps {
             match self.perform(&step, mode) {
@@ -46,6 +49,38 @@ impl Engine {
             }
         }
         Ok(done)
+    }
+
+    /// What is taken down and comes back by undoing begins anew, with counters at zero. So the devices of what
+    /// is to come, which are what mostly fails, are asked for before anything is taken down. The broker keeps
+    /// them, and gives them again in their turn; after a failure they are given back as unused.
+    fn rehearse(&mut self, steps: &[Step]) -> Result<(), ErrorBody> {
+        let member = |name: &String| Backend::Member { name: name.clone() };
+        for step in steps {
+            let (backends, mtu) = match step {
+                Step::AddPort { guest, mtu, .. } => (vec![guest.backend.clone()], *mtu),
+                Step::AddUplink { interface, mtu, .. } => {
+                    (vec![Backend::Uplink { name: interface.clone() }], *mtu)
+                }
+                Step::AddMember { interface, mtu, .. } => (vec![member(interface)], *mtu),
+                Step::AddBond { team, mtu, .. } => {
+                    (team.members.iter().chain(&team.peer).map(member).collect(), *mtu)
+                }
+                _ => continue,
+            };
+            for backend in &backends {
+                if self.holds(backend) {
+                    continue;
+                }
+                let object = match (step, backend) {
+                    (Step::AddPort { name, .. }, _) => Object::Port(name.clone()),
+                    (_, Backend::Uplink { name }) => Object::Uplink(name.clone()),
+                    (_, backend) => Object::Member(backend.interface().to_owned()),
+                };
+                self.open(backend, mtu).map_err(|refused| cannot_open(&object, backend, &refused))?;
+            }
+        }
+        Ok(())
     }
 
     /// The inverses, last one first. Ports that were held down stay so.
@@ -402,6 +437,20 @@ pub(super) fn worker_refused(object: &Object, error: &CommandError) -> ErrorBody
         CommandError::Unknown(_) | CommandError::Exists(_) | CommandError::Gone => ErrorCode::Internal,
     };
     hinted(code, format!("{object}: {error}"), "switchctl status")
+}
+
+/// Whether a step takes something down that has counters.
+fn takes_down(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::RemoveNetwork { .. }
+            | Step::RemoveUplink { .. }
+            | Step::RemoveBond { .. }
+            | Step::RemoveMember { .. }
+            | Step::RemovePort { .. }
+            | Step::RemoveMirror { .. }
+            | Step::SetGate { new: None, .. }
+    )
 }
 
 /// What a step is about, for the list of troubles.

@@ -47,6 +47,8 @@ pub struct Inner {
     consumers: BTreeMap<String, ring::Consumer>,
     addresses: BTreeMap<String, MacAddr>,
     pub tap_opens: usize,
+    /// Commands that workers were given.
+    pub worker_calls: usize,
     /// Ports of the host that others hold.
     pub taken: BTreeSet<u16>,
     pub listened: Vec<ListenRequest>,
@@ -83,10 +85,17 @@ pub struct State {
 impl World {
     pub fn new(workers: usize) -> World {
         let state = State {
-            interfaces: [("eth0", 1500), ("eth1", 9000), ("eth2", 1500), ("veth0", 1500), ("dummy0", 1500), ("dummy1", 1500)]
-                .into_iter()
-                .map(|(name, mtu)| (name.to_owned(), mtu))
-                .collect(),
+            interfaces: [
+                ("eth0", 1500),
+                ("eth1", 9000),
+                ("eth2", 1500),
+                ("veth0", 1500),
+                ("dummy0", 1500),
+                ("dummy1", 1500),
+            ]
+            .into_iter()
+            .map(|(name, mtu)| (name.to_owned(), mtu))
+            .collect(),
             namespaces: BTreeSet::from(["blue".to_owned()]),
             workers: vec![FakeWorker::default(); workers],
             ..State::default()
@@ -103,6 +112,7 @@ impl World {
             consumers: BTreeMap::new(),
             addresses: BTreeMap::new(),
             tap_opens: 0,
+            worker_calls: 0,
             taken: BTreeSet::new(),
             listened: Vec::new(),
             host_addresses: Vec::new(),

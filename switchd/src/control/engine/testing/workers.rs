@@ -300,6 +300,7 @@ impl Workers for World {
 
     fn run(&self, worker: usize, command: Command) -> Outcome {
         let mut world = self.get();
+        world.worker_calls += 1;
         world.may_fail().map_err(CommandError::Refused)?;
         world.state.workers[worker].execute(command)
     }

@@ -218,6 +218,20 @@ fn a_full_disk_refuses_the_change() {
 }
 
 #[test]
+fn a_device_that_cannot_be_had_is_found_before_anything_is_taken_down() {
+    let world = World::new(1);
+    let mut engine = world.start(None);
+    apply(&mut engine, BEFORE).unwrap();
+    let calls = |world: &World| world.get().worker_calls;
+    let before = calls(&world);
+    let missing = AFTER.replace("netdev = \"veth0\"", "netdev = \"eth9\"");
+    let error = apply(&mut engine, &missing).unwrap_err();
+    assert!(error.message.contains("port d") && error.message.contains("eth9"), "{}", error.message);
+    assert_eq!(calls(&world), before, "no worker was asked for anything");
+    assert!(!world.state().taps.contains_key(&("e.0".to_owned(), None)), "what was opened is given back");
+}
+
+#[test]
 fn ports_that_do_not_change_keep_their_taps_open() {
     let world = World::new(1);
     let mut engine = world.start(None);
