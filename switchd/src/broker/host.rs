@@ -2,7 +2,8 @@
 //!
 //! Both are read at a request; from the first request on a change is told. Addresses and routes: at most
 //! one notice in [`LEAST`], whatever the routing daemon does. Name servers: /etc/resolv.conf, which is often
-//! a link to a file that is replaced, so the folders of both are watched and the text is compared.
+//! a link to a file that is replaced, so the folders of both are watched and the text is compared; and the
+//! file itself, which in a container is written by another name, in a folder that is not seen there.
 
 use super::devices::Granted;
 use super::messages::{HostAddress, HostRoute, Notice, Prefix, Refused, Reply};
@@ -110,7 +111,7 @@ impl Host {
             self.resolv = Some(made().map_err(|error| Refused::io(path.display(), &error))?);
         }
         let Some(resolv) = &mut self.resolv else { return Ok((Reply::Resolv(String::new()), None)) };
-        resolv.watch_folders();
+        resolv.watch_all();
         resolv.text = read(&resolv.path);
         Ok((Reply::Resolv(resolv.text.clone()), None))
     }
@@ -124,7 +125,7 @@ impl Host {
         let resolv = self.resolv.as_mut()?;
         // What has happened in the folders does not matter, only what the file is now.
         while resolv.watch.read_events().is_ok_and(|events| !events.is_empty()) {}
-        resolv.watch_folders();
+        resolv.watch_all();
         let text = read(&resolv.path);
         if text == resolv.text {
             return None;
@@ -135,9 +136,9 @@ impl Host {
 }
 
 impl Resolv {
-    /// The folder of the name and the one of the file that it leads to now. A watch that stands is kept by
-    /// the kernel; one of a folder that is gone goes by itself.
-    fn watch_folders(&self) {
+    /// The folder of the name, the file that it leads to now, and that one's folder. A watch that stands is
+    /// kept by the kernel; one of what is gone goes by itself.
+    fn watch_all(&self) {
         let events = AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_MOVED_TO
             | AddWatchFlags::IN_CLOSE_WRITE
@@ -148,6 +149,10 @@ impl Resolv {
             if let Err(error) = self.watch.add_watch(folder, events) {
                 tracing::warn!("{} is not watched: {error}", folder.display());
             }
+        }
+        if let Some(file) = target {
+            // One that is gone by now is seen by its folder's watch.
+            let _ = self.watch.add_watch(&file, AddWatchFlags::IN_CLOSE_WRITE);
         }
     }
 }
@@ -229,5 +234,29 @@ mod tests {
         assert_eq!(host.resolv_change(), Some(Notice::Resolv(String::new())));
         fs::write(&path, "nameserver ::1\n").unwrap();
         assert_eq!(host.resolv_change(), Some(Notice::Resolv("nameserver ::1\n".to_owned())));
+    }
+
+    #[test]
+    fn a_resolv_conf_that_is_written_by_another_name_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let (etc, elsewhere) = (folder.path().join("etc"), folder.path().join("elsewhere"));
+        fs::create_dir(&etc).unwrap();
+        fs::create_dir(&elsewhere).unwrap();
+        // One file with two names, as where a container's is a mount of a file outside.
+        let path = etc.join("resolv.conf");
+        fs::write(&path, "nameserver 192.0.2.1\n").unwrap();
+        fs::hard_link(&path, elsewhere.join("resolv.conf")).unwrap();
+        let mut host = Host::new().unwrap();
+        host.resolv(&path).unwrap();
+        let told = |host: &Host| {
+            use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+            let mut wait = [PollFd::new(host.resolv_watch().unwrap(), PollFlags::POLLIN)];
+            poll(&mut wait, PollTimeout::ZERO).unwrap() > 0
+        };
+        assert!(!told(&host));
+        fs::write(elsewhere.join("resolv.conf"), "nameserver 192.0.2.2\n").unwrap();
+        assert!(told(&host), "its own events wake us");
+        assert_eq!(host.resolv_change(), Some(Notice::Resolv("nameserver 192.0.2.2\n".to_owned())));
+        assert!(!told(&host));
     }
 }
