@@ -14,15 +14,22 @@ pub mod daemon;
 pub mod frames;
 pub mod internet;
 pub mod lab;
+pub mod links;
+pub mod ovs;
 pub mod peers;
+pub mod probe;
 pub mod wait;
+pub mod wire;
 
 pub use command::{Background, Output, run};
 pub use daemon::{Daemon, Setup};
 pub use frames::Sniffer;
 pub use internet::Internet;
 pub use lab::{Lab, Space};
+pub use ovs::Ovs;
+pub use probe::Probe;
 pub use wait::{eventually, holds_for};
+pub use wire::{Way, Wire};
 
 /// Longer, with more guests: `tests/run --full`.
 pub fn full() -> bool {
