@@ -72,7 +72,5 @@ pub struct ServiceCounters {
     pub unknown_network: u64,
     /// Frames of ours that the worker had no room for.
     pub exit_full: u64,
-    /// Of the name servers that all networks ask.
-    pub upstream: Vec<(&'static str, u64)>,
     pub networks: Vec<(Key, Vec<(&'static str, u64)>)>,
 }

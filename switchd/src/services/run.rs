@@ -269,7 +269,6 @@ impl Core {
             intake_full: 0,
             unknown_network: self.unknown_network,
             exit_full: self.exit_full,
-            upstream: self.dns.upstream_counters().to_vec(),
             networks: self
                 .networks
                 .iter()

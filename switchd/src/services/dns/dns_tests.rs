@@ -172,3 +172,21 @@ async fn own_names_need_no_server() {
     bench.ask(4000, question);
     assert_eq!(bench.replies().len(), 1, "a change of other settings keeps the names");
 }
+
+#[tokio::test]
+async fn a_reply_to_another_question_is_ignored_and_counted_where_it_was_asked() {
+    let mut bench = bench().await;
+    bench.ask(4000, &query(1));
+    let mut bytes = [0; 512];
+    let (length, from) = bench.server.recv_from(&mut bytes).await.unwrap();
+    bytes[2] |= 0x80;
+    let forged = [&[bytes[0] ^ 1], &bytes[1..length]].concat();
+    bench.server.send_to(&forged, from).await.unwrap();
+    bench.server.send_to(&bytes[..length], from).await.unwrap();
+    bench.finish().await;
+    assert_eq!(bench.replies().len(), 1);
+    assert_eq!(bench.counter("dns-spoofed"), 1);
+    // A change of settings keeps the count.
+    bench.dns.set_network(&services(bench.sent.clone()));
+    assert_eq!(bench.counter("dns-spoofed"), 1);
+}

@@ -83,6 +83,7 @@ struct Network {
     replied: bool,
     in_flight: HashMap<Exchange, Vec<Waiting>>,
     counters: BTreeMap<&'static str, u64>,
+    watch: Arc<Watch>,
 }
 
 impl Network {
@@ -96,7 +97,6 @@ pub struct Dns {
     resolvers: Vec<IpAddr>,
     in_flight: usize,
     done: mpsc::UnboundedSender<Answered>,
-    watch: Arc<Watch>,
     began: Instant,
     /// Of the name servers: 53.
     server_port: u16,
@@ -112,7 +112,6 @@ impl Dns {
             resolvers: Vec::new(),
             in_flight: 0,
             done,
-            watch: Arc::default(),
             began: Instant::now(),
             server_port: PORT,
         };
@@ -132,6 +131,7 @@ impl Dns {
             replied: false,
             in_flight: HashMap::new(),
             counters: BTreeMap::new(),
+            watch: Arc::default(),
         };
         match self.networks.get_mut(&services.network) {
             None => drop(self.networks.insert(services.network.clone(), fresh)),
@@ -142,6 +142,7 @@ impl Dns {
                     && network.mtu == fresh.mtu;
                 let old = std::mem::replace(network, fresh);
                 (network.in_flight, network.counters) = (old.in_flight, old.counters);
+                network.watch = old.watch;
                 if same {
                     network.tcp = old.tcp;
                     if old.names.domain() == network.names.domain() {
@@ -270,7 +271,7 @@ impl Dns {
         network.count("dns-forwarded");
         network.in_flight.insert(exchange.clone(), vec![waiting]);
         self.in_flight += 1;
-        let (done, watch, network) = (self.done.clone(), self.watch.clone(), key.clone());
+        let (done, watch, network) = (self.done.clone(), network.watch.clone(), key.clone());
         tokio::spawn(async move {
             let reply = upstream::ask(&servers, &exchange.query, exchange.tcp, &watch).await;
             let _ = done.send(Answered { network, exchange, reply });
@@ -349,15 +350,12 @@ impl Dns {
 
     pub fn counters(&self, network: &Key) -> Vec<(&'static str, u64)> {
         let Some(network) = self.networks.get(network) else { return Vec::new() };
-        network.counters.iter().map(|(&what, &count)| (what, count)).collect()
-    }
-
-    /// Of all networks together: replies that did not belong to their query, servers that did not answer.
-    pub fn upstream_counters(&self) -> [(&'static str, u64); 2] {
-        [
-            ("dns-spoofed", self.watch.spoofed.load(Ordering::Relaxed)),
-            ("dns-upstream-silent", self.watch.silent.load(Ordering::Relaxed)),
-        ]
+        let own = network.counters.iter().map(|(&what, &count)| (what, count));
+        // Replies that did not belong to their query, servers that did not answer.
+        let upstream =
+            [("dns-spoofed", &network.watch.spoofed), ("dns-upstream-silent", &network.watch.silent)]
+                .map(|(what, count)| (what, count.load(Ordering::Relaxed)));
+        own.chain(upstream.into_iter().filter(|&(_, count)| count > 0)).collect()
     }
 }
 

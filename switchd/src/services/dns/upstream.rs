@@ -22,7 +22,7 @@ const ROUNDS: usize = 2;
 /// As many as the C library asks.
 pub const SERVERS: usize = 3;
 
-/// Counted by all queries together.
+/// Counted by all queries of a network together.
 #[derive(Default)]
 pub struct Watch {
     /// Datagrams that did not belong to the query.
