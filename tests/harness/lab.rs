@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 const PREFIX: &str = "swt-";
+/// Folders of files that replace those of /etc in a namespace.
+const ETC: &str = "/etc/netns";
 const SOON: Duration = Duration::from_secs(20);
 
 /// Everything that a test has made in the kernel.
@@ -163,6 +165,13 @@ impl Space {
         self.link(interface)["address"].as_str().expect("an address").to_owned()
     }
 
+    /// A file under /etc as programs see it that are run inside (`ip netns exec` mounts it); written in place.
+    #[track_caller]
+    pub fn etc(&self, file: &str, text: &str) {
+        let folder = Path::new(ETC).join(&self.name);
+        fs::create_dir_all(&folder).and_then(|()| fs::write(folder.join(file), text)).expect("our folder");
+    }
+
     /// Deletes it now, as `ip netns del` does.
     pub fn delete(self) {}
 }
@@ -192,6 +201,7 @@ fn delete(name: &str) {
         pids.split_whitespace().filter_map(|pid| pid.parse().ok()).for_each(|pid| kill(pid, Signal::SIGKILL));
     }
     let _ = quiet(&["ip", "netns", "delete", name]);
+    let _ = fs::remove_dir_all(Path::new(ETC).join(name));
 }
 
 fn names() -> Vec<String> {

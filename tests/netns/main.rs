@@ -6,12 +6,15 @@
 //! address translation and the services of gateways.
 //! Every test that ends well also has the daemon's counters add up (`Daemon`'s drop).
 
+mod bond_failures;
+mod bond_lacp;
 mod captures;
 mod control;
 mod demo;
 mod life;
 mod nat_behaviour;
 mod nat_dhcp;
+mod nat_dns;
 mod nat_egress;
 mod nat_host;
 mod rootless;
