@@ -227,6 +227,22 @@ fn other_kinds_have_no_nat_keys_and_a_nat_network_no_uplink() {
 }
 
 #[test]
+fn a_spanning_tree_hears_its_ports_unless_they_are_guarded() {
+    let guards = |tree: Option<&str>, guard: Option<&str>| {
+        let plan = check(|desired| {
+            let vm1 = desired.port.get_mut("vm1").unwrap();
+            vm1.bpdu_guard = guard.map(str::to_owned);
+            vm1.reserve = None;
+            vm1.network = "office".parse().unwrap();
+            desired.network.get_mut("office").unwrap().rstp = tree.map(str::to_owned);
+        });
+        plan.unwrap().ports["vm1"].bpdu_guard
+    };
+    assert!(guards(None, None) && guards(Some("off"), None) && guards(Some("on"), Some("on")));
+    assert!(!guards(Some("on"), None) && !guards(None, Some("off")));
+}
+
+#[test]
 fn egress_host_has_no_address_of_its_own() {
     let rule = "only egress through an interface has this key: here the host's own addresses are used";
     let said = |key: &str| vec![format!("network lab: {key}: {rule}")];

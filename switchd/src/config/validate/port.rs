@@ -72,13 +72,20 @@ pub(super) fn ports(scope: Scope<'_>, problems: &mut Vec<Problem>) -> BTreeMap<N
                 mac_limit: spec.mac_limit,
                 reserve: reserve(desired, name, spec, problems),
                 storm_limit: storm_limit(name, spec, problems),
-                bpdu_guard: spec.bpdu_guard.as_deref() != Some("off"),
+                bpdu_guard: bpdu_guard(desired, spec),
                 loop_guard: spec.loop_guard.as_deref() != Some("off"),
             };
             plans.insert(name.clone(), plan);
         }
     }
     plans
+}
+
+/// On by default, except on a network with a spanning tree, which has to hear the bridges behind its ports.
+fn bpdu_guard(desired: &Desired, spec: &PortSpec) -> bool {
+    let tree =
+        desired.network.get(&spec.network).is_some_and(|network| network.rstp.as_deref() == Some("on"));
+    spec.bpdu_guard.as_deref().map_or(!tree, |text| text != "off")
 }
 
 /// Only on a NAT network; that the address fits there is seen with the network.
