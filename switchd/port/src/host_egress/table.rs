@@ -101,6 +101,7 @@ impl Table {
         }
     }
 
+    #[cfg(test)]
     pub fn live(&self) -> u32 {
         self.live
     }
