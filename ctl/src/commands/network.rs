@@ -5,6 +5,7 @@ use crate::args::{Nat, NetworkCreate};
 use crate::failure::{Exit, Failure};
 use hyper::Method;
 use serde_json::{Map, Value, json};
+use switchd_api::model::NetworkSpec;
 
 /// Keys whose values are numbers in JSON. Times take a unit.
 const NUMBERS: &[&str] = &["vlan", "mtu", "mac-limit", "flow-limit", "flow-quota"];
@@ -39,6 +40,12 @@ impl Asker {
         ]);
         if let Value::Object(keys) = &mut body {
             for (key, value) in settings {
+                if !is_key(&key) {
+                    let message = format!("network {name}: --set {key}={value}: there is no such key");
+                    return Err(Failure::new(Exit::Usage, message).hint(
+                        "switchctl network create --help has the keys; the file of `apply` has the same",
+                    ));
+                }
                 put(keys, &key, &value).map_err(|why| {
                     Failure::new(Exit::Usage, format!("network {name}: --set {key}={value}: {why}"))
                 })?;
@@ -46,6 +53,14 @@ impl Asker {
         }
         self.change(Method::POST, "/v1/networks", Some(body), &done).await.map(drop)
     }
+}
+
+/// Whether a network has such a key, that of a map among them.
+fn is_key(key: &str) -> bool {
+    let key = key.split_once('.').map_or(key, |(map, _)| map);
+    // A value of the wrong type names its key no worse than the daemon does: here only the name is judged.
+    let known = serde_json::from_value::<NetworkSpec>(json!({ "kind": "nat", key: null }));
+    key == "name" || !matches!(known, Err(error) if error.to_string().starts_with("unknown field"))
 }
 
 /// `MAP.ENTRY=VALUE` is an entry of a map.
@@ -108,6 +123,13 @@ mod tests {
         for (key, text) in [("mtu", "1500"), ("dhcp-option.ntp", "10.7.0.6"), ("name", "x"), ("vlan", "ten")]
         {
             assert!(put(&mut keys, key, text).is_err(), "{key}");
+        }
+        for known in ["mtu", "rstp", "lease-time", "flow-limit", "dhcp-option.ntp", "forward.tcp/80", "dhcp6"]
+        {
+            assert!(is_key(known), "{known}");
+        }
+        for unknown in ["foo", "lease_time", "leasetime", "foo.ntp", ""] {
+            assert!(!is_key(unknown), "{unknown}");
         }
         for bad in ["", "h", "1w", "1hm", "-1", "99999999d"] {
             assert_eq!(seconds(bad), None, "{bad:?}");
