@@ -14,6 +14,7 @@ pub mod pcap_file;
 mod queue;
 pub mod sys;
 pub mod tap;
+pub mod vhost_user;
 
 use std::io;
 use switchd_wire::Frame;
@@ -22,6 +23,7 @@ pub use arena::Arena;
 pub use host_egress::HostEgress;
 pub use netdev::NetdevPort;
 pub use tap::TapPort;
+pub use vhost_user::VhostUserPort;
 
 /// What a port's far end accepts unfinished.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -43,6 +45,8 @@ pub struct Received {
     pub unreadable: u64,
     /// The descriptor is dead (device or namespace deleted): close the port and ask for it again.
     pub dead: Option<io::Error>,
+    /// [`Port::offloads`] and [`Port::carrier`] are to be asked again.
+    pub changed: bool,
 }
 
 /// What became of one frame handed to [`Port::send`].
@@ -84,6 +88,14 @@ pub trait Port: Send {
     /// the port itself. Asked after each flush; the worker then marks the port ready.
     fn pending(&self) -> bool {
         false
+    }
+    /// Whether anybody is at the far end, where the port itself knows.
+    fn carrier(&self) -> bool {
+        true
+    }
+    /// For people: why there is no carrier, or what went wrong at last.
+    fn condition(&self) -> Option<String> {
+        None
     }
     /// The engine behind a gateway whose egress is the host.
     fn as_host_egress(&mut self) -> Option<&mut HostEgress> {

@@ -379,6 +379,8 @@ pub struct PortSnapshot {
     pub counters: switchd_dataplane::PortCounters,
     pub kernel_drops: u64,
     pub unreadable: u64,
+    /// Why there is no carrier, where the device knows.
+    pub condition: Option<String>,
 }
 
 #[derive(Clone, Debug)]

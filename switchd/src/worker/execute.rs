@@ -18,6 +18,15 @@ fn refused(error: impl std::fmt::Display) -> CommandError {
     CommandError::Refused(error.to_string())
 }
 
+/// What the far end of a device takes unfinished.
+fn offloads(place: &Place, device: &dyn Port) -> Offloads {
+    match place {
+        // No kernel knows how to cut or check what is behind the peer link's tag.
+        Place::Member { is_peer: true, .. } => Offloads::default(),
+        _ => device.offloads(),
+    }
+}
+
 /// Of a capture's interface.
 fn describe(slot: &PortSlot) -> String {
     match &slot.place {
@@ -273,17 +282,23 @@ impl Worker {
                 self.unwatched.push(id);
             }
             if let Some(slot) = self.table.port_mut(id) {
-                slot.offloads = device.offloads();
-                if matches!(slot.place, Place::Member { is_peer: true, .. }) {
-                    // No kernel knows how to cut or check what is behind the peer link's tag.
-                    slot.offloads = Offloads::default();
-                }
+                slot.offloads = offloads(&slot.place, device.as_ref());
                 slot.device = Some(device);
             }
             self.mark_ready(id);
         }
         self.update_link(id);
         Ok(())
+    }
+
+    /// The far end came, went, or agreed on something else.
+    pub(super) fn device_changed(&mut self, id: PortId) {
+        if let Some(slot) = self.table.port_mut(id)
+            && let Some(device) = &slot.device
+        {
+            slot.offloads = offloads(&slot.place, device.as_ref());
+        }
+        self.update_link(id);
     }
 
     /// Stops watching and drops the device. The broker holds a copy of the descriptor, so closing ours
@@ -314,7 +329,7 @@ impl Worker {
             // A gateway answers with or without a device.
             return;
         }
-        let up = slot.carrier && slot.device.is_some();
+        let up = slot.carrier && slot.device.as_ref().is_some_and(|device| device.carrier());
         self.dataplane.set_link(id, up);
         self.tell_link(id, up);
     }
@@ -409,6 +424,7 @@ impl Worker {
                 counters: self.dataplane.port_counters(id).clone(),
                 kernel_drops: slot.kernel_drops + kernel_drops,
                 unreadable: slot.unreadable,
+                condition: slot.device.as_ref().and_then(|device| device.condition()),
             });
         }
         for slot in self.table.networks.values() {

@@ -196,9 +196,12 @@ impl Worker {
                 return 0;
             }
         };
-        let Received { frames, more, unreadable, dead } = received;
+        let Received { frames, more, unreadable, dead, changed } = received;
         if let Some(slot) = self.table.port_mut(id) {
             slot.unreadable += unreadable;
+        }
+        if changed {
+            self.device_changed(id);
         }
         if frames > 0 {
             self.bursts += 1;

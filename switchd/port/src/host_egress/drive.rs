@@ -128,7 +128,7 @@ impl Port for HostEgress {
         }
         self.arm();
         self.awake = false;
-        Received { frames: filled.frames, more: unasked || self.pending(), unreadable: 0, dead: None }
+        Received { frames: filled.frames, more: unasked || self.pending(), ..Received::default() }
     }
 
     fn send(&mut self, frame: &mut Frame, arena: &Arena) -> Sent {

@@ -6,6 +6,7 @@
 
 pub mod cpu;
 pub mod ethtool;
+pub mod mapping;
 pub mod packet;
 pub mod peer;
 pub mod socket;

@@ -365,6 +365,7 @@ impl Workers for World {
             counters: Default::default(),
             kernel_drops: 0,
             unreadable: 0,
+            condition: None,
         });
         Some(Snapshot { worker, ports: ports.collect(), ..Snapshot::default() })
     }

@@ -1,0 +1,202 @@
+//! What is agreed with one guest: features, memory, rings. Shared by the session's thread, which changes it,
+//! and the worker's port, which uses it.
+//!
+//! A lock stands between them. The worker only tries it, once a burst, and takes a busy one for an empty
+//! ring; so it never waits, and a change never meets a burst halfway.
+
+use super::memory::GuestMemory;
+use super::split::{Layout, Split};
+use crate::Offloads;
+use std::os::fd::OwnedFd;
+
+/// Feature bits (virtio 1.2, 5.1.3, 6; vhost-user's own is bit 30).
+pub mod feature {
+    pub const CSUM: u64 = 1 << 0;
+    pub const GUEST_CSUM: u64 = 1 << 1;
+    pub const GUEST_TSO4: u64 = 1 << 7;
+    pub const GUEST_TSO6: u64 = 1 << 8;
+    pub const GUEST_ECN: u64 = 1 << 9;
+    pub const HOST_TSO4: u64 = 1 << 11;
+    pub const HOST_TSO6: u64 = 1 << 12;
+    pub const HOST_ECN: u64 = 1 << 13;
+    pub const MRG_RXBUF: u64 = 1 << 15;
+    pub const MQ: u64 = 1 << 22;
+    pub const INDIRECT_DESC: u64 = 1 << 28;
+    pub const EVENT_IDX: u64 = 1 << 29;
+    pub const PROTOCOL_FEATURES: u64 = 1 << 30;
+    pub const VERSION_1: u64 = 1 << 32;
+    pub const IN_ORDER: u64 = 1 << 35;
+    pub const GUEST_USO4: u64 = 1 << 54;
+    pub const GUEST_USO6: u64 = 1 << 55;
+    pub const HOST_USO: u64 = 1 << 56;
+}
+
+/// All that we offer, MQ apart.
+pub const OFFERED: u64 = feature::CSUM
+    | feature::GUEST_CSUM
+    | feature::GUEST_TSO4
+    | feature::GUEST_TSO6
+    | feature::GUEST_ECN
+    | feature::HOST_TSO4
+    | feature::HOST_TSO6
+    | feature::HOST_ECN
+    | feature::MRG_RXBUF
+    | feature::INDIRECT_DESC
+    | feature::EVENT_IDX
+    | feature::PROTOCOL_FEATURES
+    | feature::VERSION_1
+    | feature::IN_ORDER
+    | feature::GUEST_USO4
+    | feature::GUEST_USO6
+    | feature::HOST_USO;
+
+/// Addresses of a ring in the monitor's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Addresses {
+    pub descriptors: u64,
+    pub available: u64,
+    pub used: u64,
+}
+
+/// One ring: what the session was told of it, and, once it runs, the ring itself.
+#[derive(Default)]
+pub struct Ring {
+    pub size: u16,
+    pub addresses: Option<Addresses>,
+    pub base: u16,
+    /// From SET_VRING_KICK to GET_VRING_BASE.
+    pub started: bool,
+    pub enabled: bool,
+    pub kick: Option<OwnedFd>,
+    pub call: Option<OwnedFd>,
+    pub running: Option<Split>,
+}
+
+#[derive(Default)]
+pub struct Device {
+    pub features: u64,
+    pub memory: GuestMemory,
+    /// Even: to the guest; odd: from it.
+    pub rings: Vec<Ring>,
+    /// Counts changes that a worker must take notice of.
+    pub changes: u64,
+    /// How the guest broke the rules: nothing of it is touched any more.
+    pub fault: Option<String>,
+}
+
+impl Device {
+    pub fn new(pairs: usize) -> Device {
+        Device { rings: (0..2 * pairs).map(|_| Ring::default()).collect(), ..Device::default() }
+    }
+
+    pub fn has(&self, bit: u64) -> bool {
+        self.features & bit != 0
+    }
+
+    /// Everything is forgotten. What was mapped is returned, to be unmapped when nobody waits for us.
+    #[must_use]
+    pub fn reset(&mut self) -> Device {
+        let pairs = self.rings.len() / 2;
+        let changes = self.changes + 1;
+        std::mem::replace(self, Device { changes, ..Device::new(pairs) })
+    }
+
+    /// Bytes of the header in front of each frame (virtio 1.2, 5.1.6.1).
+    pub fn header_len(&self) -> usize {
+        if self.features & (feature::VERSION_1 | feature::MRG_RXBUF) == 0 { 10 } else { 12 }
+    }
+
+    /// What the guest takes unfinished.
+    pub fn offloads(&self) -> Offloads {
+        let csum = self.has(feature::GUEST_CSUM);
+        Offloads {
+            csum,
+            tso4: csum && self.has(feature::GUEST_TSO4),
+            tso6: csum && self.has(feature::GUEST_TSO6),
+            uso: csum && self.has(feature::GUEST_USO4) && self.has(feature::GUEST_USO6),
+        }
+    }
+
+    /// What the guest may leave unfinished.
+    pub fn accepted(&self) -> Offloads {
+        let csum = self.has(feature::CSUM);
+        Offloads {
+            csum,
+            tso4: csum && self.has(feature::HOST_TSO4),
+            tso6: csum && self.has(feature::HOST_TSO6),
+            uso: csum && self.has(feature::HOST_USO),
+        }
+    }
+
+    /// Whether a ring runs.
+    pub fn is_up(&self) -> bool {
+        self.fault.is_none() && self.rings.iter().any(|ring| ring.running.is_some())
+    }
+
+    /// Brings rings in line with what was told: those that are started and enabled run. The error says which
+    /// ring cannot.
+    pub fn settle(&mut self) -> Result<(), String> {
+        let Device { features, memory, rings, .. } = self;
+        let mut changed = false;
+        for (index, ring) in rings.iter_mut().enumerate() {
+            // Without protocol features a ring is enabled from its start.
+            let wanted = ring.started && (ring.enabled || *features & feature::PROTOCOL_FEATURES == 0);
+            if !wanted {
+                changed |= ring.running.is_some();
+                ring.stop();
+                continue;
+            }
+            if ring.running.is_some() {
+                continue;
+            }
+            let Some(addresses) = ring.addresses else {
+                return Err(format!("ring {index} was started without addresses"));
+            };
+            let layout = Layout {
+                size: ring.size,
+                descriptors: addresses.descriptors,
+                available: addresses.available,
+                used: addresses.used,
+                event_idx: *features & feature::EVENT_IDX != 0,
+                indirect: *features & feature::INDIRECT_DESC != 0,
+            };
+            ring.running = Split::new(&layout, memory, ring.base);
+            if ring.running.is_none() {
+                return Err(format!(
+                    "ring {index} of {} entries does not lie in the guest's memory, or is misaligned",
+                    ring.size
+                ));
+            }
+            changed = true;
+        }
+        if changed {
+            self.changes += 1;
+        }
+        Ok(())
+    }
+
+    /// Another memory or other features: running rings are laid out anew, where they were.
+    pub fn resettle(&mut self) -> Result<(), String> {
+        for ring in &mut self.rings {
+            ring.stop();
+        }
+        self.changes += 1;
+        self.settle()
+    }
+}
+
+impl Ring {
+    /// Keeps where it was.
+    pub fn stop(&mut self) {
+        if let Some(split) = self.running.take() {
+            self.base = split.base();
+        }
+    }
+
+    /// Stopped by its owner: GET_VRING_BASE.
+    pub fn end(&mut self) -> u16 {
+        self.stop();
+        self.started = false;
+        self.base
+    }
+}

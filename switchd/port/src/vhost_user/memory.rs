@@ -1,0 +1,219 @@
+//! A guest's memory: up to [`REGIONS_MAX`] regions, each a mapping of a file that came over the socket.
+//!
+//! An address means something only where a region says so. Two kinds of address name the same bytes: the
+//! guest's (in descriptors) and the virtual machine monitor's own (of the rings). A range may run from one
+//! region into the next; all of it must be mapped.
+
+use crate::sys::mapping::Mapping;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// As many as one message can bring.
+pub const REGIONS_MAX: usize = 32;
+
+#[derive(Clone)]
+pub struct Region {
+    pub guest: u64,
+    pub user: u64,
+    pub mapping: Arc<Mapping>,
+}
+
+impl Region {
+    fn len(&self) -> u64 {
+        self.mapping.len() as u64
+    }
+}
+
+/// Sorted by nothing: eight regions are looked through faster than searched.
+#[derive(Clone, Default)]
+pub struct GuestMemory {
+    regions: Vec<Region>,
+}
+
+fn within(start: u64, len: u64, address: u64) -> Option<u64> {
+    address.checked_sub(start).filter(|&offset| offset < len)
+}
+
+fn overlap(a: u64, a_len: u64, b: u64, b_len: u64) -> bool {
+    a < b.saturating_add(b_len) && b < a.saturating_add(a_len)
+}
+
+impl GuestMemory {
+    /// False, and no change: too many regions, one that overlaps with another, or whose end has no address.
+    pub fn add(&mut self, region: Region) -> bool {
+        let len = region.len();
+        let fits = region.guest.checked_add(len).is_some() && region.user.checked_add(len).is_some();
+        let clash = self.regions.iter().any(|other| {
+            overlap(other.guest, other.len(), region.guest, len)
+                || overlap(other.user, other.len(), region.user, len)
+        });
+        if !fits || clash || self.regions.len() >= REGIONS_MAX {
+            return false;
+        }
+        self.regions.push(region);
+        true
+    }
+
+    /// False when there is no such region.
+    pub fn remove(&mut self, guest: u64, user: u64, len: u64) -> bool {
+        let before = self.regions.len();
+        self.regions.retain(|region| (region.guest, region.user, region.len()) != (guest, user, len));
+        self.regions.len() < before
+    }
+
+    /// A file behind a region has shrunk.
+    #[inline]
+    pub fn is_dead(&self) -> bool {
+        self.regions.iter().any(|region| region.mapping.is_dead())
+    }
+
+    /// Copies from guest address `address`. False when not all of it is mapped.
+    #[inline]
+    #[must_use]
+    pub fn read(&self, mut address: u64, mut dst: &mut [u8]) -> bool {
+        while !dst.is_empty() {
+            let Some((region, offset)) = self.find(address) else { return false };
+            let part = dst.len().min(region.mapping.len() - offset);
+            let (now, rest) = dst.split_at_mut(part);
+            if !region.mapping.read(offset, now) {
+                return false;
+            }
+            dst = rest;
+            address += part as u64;
+        }
+        true
+    }
+
+    /// Copies to guest address `address`. False when not all of it is mapped.
+    #[inline]
+    #[must_use]
+    pub fn write(&self, mut address: u64, mut src: &[u8]) -> bool {
+        while !src.is_empty() {
+            let Some((region, offset)) = self.find(address) else { return false };
+            let part = src.len().min(region.mapping.len() - offset);
+            let (now, rest) = src.split_at(part);
+            if !region.mapping.write(offset, now) {
+                return false;
+            }
+            src = rest;
+            address += part as u64;
+        }
+        true
+    }
+
+    /// Whether all of the range is mapped.
+    #[inline]
+    pub fn holds(&self, mut address: u64, len: u64) -> bool {
+        let Some(end) = address.checked_add(len) else { return false };
+        while address < end {
+            let Some((region, offset)) = self.find(address) else { return false };
+            address += region.len() - offset as u64;
+        }
+        true
+    }
+
+    #[inline]
+    fn find(&self, address: u64) -> Option<(&Region, usize)> {
+        self.regions.iter().find_map(|region| {
+            within(region.guest, region.len(), address).map(|offset| (region, offset as usize))
+        })
+    }
+
+    /// Part of a ring, by the monitor's own address: within one region, which it keeps mapped.
+    pub fn span(&self, user: u64, len: usize) -> Option<Span> {
+        self.regions.iter().find_map(|region| {
+            let offset = within(region.user, region.len(), user)?;
+            (offset.checked_add(len as u64)? <= region.len()).then(|| Span {
+                mapping: Arc::clone(&region.mapping),
+                offset: offset as usize,
+                len,
+            })
+        })
+    }
+}
+
+/// A part of a ring. Accesses beyond it touch nothing.
+#[derive(Clone)]
+pub struct Span {
+    mapping: Arc<Mapping>,
+    offset: usize,
+    len: usize,
+}
+
+impl Span {
+    #[inline]
+    pub fn load(&self, at: usize, order: Ordering) -> u16 {
+        debug_assert!(at + 2 <= self.len);
+        self.mapping.load(self.offset + at, order).unwrap_or(0)
+    }
+
+    #[inline]
+    pub fn store(&self, at: usize, value: u16, order: Ordering) {
+        debug_assert!(at + 2 <= self.len);
+        let _ = self.mapping.store(self.offset + at, value, order);
+    }
+
+    #[inline]
+    pub fn read<const N: usize>(&self, at: usize) -> [u8; N] {
+        debug_assert!(at + N <= self.len);
+        let mut bytes = [0; N];
+        let _ = self.mapping.read(self.offset + at, &mut bytes);
+        bytes
+    }
+
+    #[inline]
+    pub fn write(&self, at: usize, bytes: &[u8]) {
+        debug_assert!(at + bytes.len() <= self.len);
+        let _ = self.mapping.write(self.offset + at, bytes);
+    }
+
+    /// Whether the words in it can be used as atomics.
+    pub fn is_aligned(&self) -> bool {
+        self.mapping.load(self.offset, Ordering::Relaxed).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+    use std::os::fd::AsFd;
+
+    fn region(guest: u64, user: u64, len: u64) -> Region {
+        let file = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, len).unwrap();
+        Region { guest, user, mapping: Arc::new(Mapping::new(file.as_fd(), 0, len).unwrap()) }
+    }
+
+    #[test]
+    fn a_range_may_cross_regions_but_no_hole() {
+        let mut memory = GuestMemory::default();
+        assert!(memory.add(region(0x1000, 0x9000_0000, 4096)));
+        assert!(memory.add(region(0x2000, 0x7000_0000, 4096)));
+        assert!(memory.add(region(0x4000, 0x5000_0000, 4096)));
+        assert!(memory.write(0x1ffe, &[1, 2, 3, 4]));
+        let mut seen = [0; 4];
+        assert!(memory.read(0x1ffe, &mut seen) && seen == [1, 2, 3, 4]);
+        assert!(memory.holds(0x1000, 8192) && !memory.holds(0x1000, 8193) && !memory.holds(0xfff, 2));
+        assert!(!memory.write(0x2ffe, &[1, 2, 3, 4]) && !memory.read(0x3000, &mut seen));
+        assert!(!memory.holds(u64::MAX, 2));
+        // The monitor's addresses are others.
+        let span = memory.span(0x7000_0000, 2).unwrap();
+        assert_eq!(span.load(0, Ordering::Relaxed), u16::from_le_bytes([3, 4]));
+        assert!(memory.span(0x7000_0fff, 2).is_none() && memory.span(0x2000, 2).is_none());
+    }
+
+    #[test]
+    fn regions_do_not_overlap_and_are_no_more_than_agreed() {
+        let mut memory = GuestMemory::default();
+        assert!(memory.add(region(0x1000, 0x1000, 8192)));
+        assert!(!memory.add(region(0x2000, 0x9000, 4096)), "guest addresses overlap");
+        assert!(!memory.add(region(0x9000, 0x2fff, 4096)), "the monitor's overlap");
+        assert!(!memory.add(region(u64::MAX - 4095, 0x9000, 4096)));
+        assert!(!memory.remove(0x1000, 0x1000, 4096) && memory.remove(0x1000, 0x1000, 8192));
+        for number in 0..REGIONS_MAX as u64 {
+            assert!(memory.add(region(number << 20, number << 20, 4096)));
+        }
+        assert!(!memory.add(region(1 << 40, 1 << 40, 4096)));
+    }
+}

@@ -1,0 +1,245 @@
+//! One port's conversation with whoever holds its guest: connect or accept, answer, begin again, for ever.
+//!
+//! ```text
+//!   Away ──connected──► Talking ──closed──► Away (100 ms)
+//!    ▲ └─ refused: 100 ms, doubled up to 1 s ─┘ └──rule broken──► Away (1 s), the reason kept
+//! ```
+//! A thread of its own, so a monitor that stops in the middle of a message holds up nobody but itself.
+
+use super::device::Device;
+use super::handshake::Handler;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd, poll};
+use rustix::time::Timespec;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use vhost::vhost_user::{BackendReqHandler, Error};
+
+/// Pauses before the next attempt: the first one, and the longest, which a broken rule gets at once.
+const FIRST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// How the connection comes about.
+pub enum Peer {
+    /// The monitor listens; the call connects.
+    Connect(Box<dyn FnMut() -> io::Result<OwnedFd> + Send>),
+    /// We listen, with this socket; one connection at a time.
+    Listen(OwnedFd),
+}
+
+pub(super) struct Shared {
+    device: Mutex<Device>,
+    pub pairs: usize,
+    /// What the worker watches: the kicks, and our own bell.
+    pub epoll: OwnedFd,
+    bell: OwnedFd,
+    /// Wakes the session: the port was closed, or a burst found a fault.
+    wake: OwnedFd,
+    stopped: AtomicBool,
+    /// To be shut down when the port is closed.
+    stream: Mutex<Option<UnixStream>>,
+    condition: Mutex<Option<String>>,
+}
+
+impl Shared {
+    pub fn new(pairs: usize) -> io::Result<Shared> {
+        let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let (epoll, bell) = (epoll::create(epoll::CreateFlags::CLOEXEC)?, event()?);
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&epoll, &bell, epoll::EventData::new_u64(u64::MAX), flags)?;
+        Ok(Shared {
+            device: Mutex::new(Device::new(pairs)),
+            pairs,
+            epoll,
+            bell,
+            wake: event()?,
+            stopped: AtomicBool::new(false),
+            stream: Mutex::default(),
+            condition: Mutex::default(),
+        })
+    }
+
+    pub fn device(&self) -> MutexGuard<'_, Device> {
+        // Whoever panicked held the lock for a burst; the worker closes that port.
+        self.device.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For a worker, which does not wait.
+    #[inline]
+    pub fn try_device(&self) -> Option<MutexGuard<'_, Device>> {
+        match self.device.try_lock() {
+            Ok(device) => Some(device),
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(std::sync::TryLockError::WouldBlock) => None,
+        }
+    }
+
+    pub fn ring_worker(&self) {
+        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    }
+
+    pub fn wake_session(&self) {
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    pub fn condition(&self) -> Option<String> {
+        self.condition.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_condition(&self, condition: Option<String>) {
+        *self.condition.lock().unwrap_or_else(PoisonError::into_inner) = condition;
+    }
+
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.wake_session();
+        // Wakes a read in the middle of a message, too.
+        if let Some(stream) = self.stream.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Waits until the session is woken, or `other` can be read, or the time is over. True: `other` can.
+    fn wait(&self, other: Option<&dyn AsFdRef>, time: Option<Duration>) -> bool {
+        let mut fds = vec![PollFd::new(&self.wake, PollFlags::IN)];
+        if let Some(other) = other {
+            fds.push(PollFd::from_borrowed_fd(other.fd(), PollFlags::IN));
+        }
+        let time = time
+            .map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) });
+        let _ = poll(&mut fds, time.as_ref());
+        let woken = !fds[0].revents().is_empty();
+        let readable = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+        if woken {
+            let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
+        }
+        readable
+    }
+}
+
+trait AsFdRef {
+    fn fd(&self) -> std::os::fd::BorrowedFd<'_>;
+}
+
+impl<T: AsFd> AsFdRef for T {
+    fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.as_fd()
+    }
+}
+
+/// Starts the thread. It ends soon after [`Shared::stop`].
+pub(super) fn start(shared: Arc<Shared>, peer: Peer) -> io::Result<()> {
+    std::thread::Builder::new().name("vhost-user".to_owned()).spawn(move || run(&shared, peer)).map(drop)
+}
+
+fn run(shared: &Arc<Shared>, mut peer: Peer) {
+    let mut pause = FIRST;
+    let mut fault: Option<String> = None;
+    while !shared.is_stopped() {
+        let what = match &peer {
+            Peer::Connect(_) => "not connected",
+            Peer::Listen(_) => "nobody has connected",
+        };
+        let connected = match &mut peer {
+            Peer::Connect(connect) => connect().map(Some),
+            Peer::Listen(listener) => {
+                shared.set_condition(Some(condition(what.to_owned(), fault.as_deref())));
+                accept(shared, listener)
+            }
+        };
+        let stream = match connected {
+            Ok(Some(stream)) => UnixStream::from(stream),
+            Ok(None) => continue,
+            Err(error) => {
+                shared.set_condition(Some(condition(format!("{what}: {error}"), fault.as_deref())));
+                shared.wait(None, Some(pause));
+                pause = (pause * 2).min(LONGEST);
+                continue;
+            }
+        };
+        pause = FIRST;
+        let outcome = converse(shared, stream, fault.take());
+        // Unmapped without the lock.
+        let old = shared.reset();
+        shared.ring_worker();
+        drop(old);
+        if let Err(broken) = outcome {
+            shared.set_condition(Some(condition(what.to_owned(), Some(&broken))));
+            fault = Some(broken);
+            rest(shared, LONGEST);
+        } else {
+            shared.set_condition(Some(what.to_owned()));
+            rest(shared, FIRST);
+        }
+    }
+}
+
+fn rest(shared: &Shared, time: Duration) {
+    if !shared.is_stopped() {
+        shared.wait(None, Some(time));
+    }
+}
+
+fn condition(what: String, fault: Option<&str>) -> String {
+    match fault {
+        Some(fault) => format!("{what}; the last guest was cut off: {fault}"),
+        None => what,
+    }
+}
+
+fn accept(shared: &Shared, listener: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+    if !shared.wait(Some(listener), None) {
+        return Ok(None);
+    }
+    match rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC) {
+        Ok(stream) => Ok(Some(stream)),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Until the connection ends. The error says which rule was broken.
+fn converse(shared: &Arc<Shared>, stream: UnixStream, before: Option<String>) -> Result<(), String> {
+    let copy = stream.try_clone().and_then(|copy| copy.set_nonblocking(false).map(|()| copy));
+    let watched = copy.and_then(|copy| copy.try_clone().map(|watched| (copy, watched)));
+    let Ok((copy, watched)) = watched else { return Ok(()) };
+    *shared.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(copy);
+    if shared.is_stopped() {
+        return Ok(());
+    }
+    shared.set_condition(Some(condition(
+        "connected, the guest has no driver running".to_owned(),
+        before.as_deref(),
+    )));
+    let mut handler =
+        BackendReqHandler::from_stream(stream, Arc::new(Handler { shared: Arc::clone(shared) }));
+    loop {
+        let readable = shared.wait(Some(&watched), None);
+        if shared.is_stopped() {
+            return Ok(());
+        }
+        if let Some(fault) = shared.device().fault.clone() {
+            return Err(fault);
+        }
+        if !readable {
+            continue;
+        }
+        let outcome = handler.handle_request();
+        if let Some(fault) = shared.device().fault.clone() {
+            return Err(fault);
+        }
+        match outcome {
+            Ok(()) => {}
+            Err(Error::Disconnected | Error::SocketBroken(_) | Error::PartialMessage) => return Ok(()),
+            Err(Error::SocketRetry(_)) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}

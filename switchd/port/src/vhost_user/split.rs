@@ -1,0 +1,345 @@
+//! The split ring (virtio 1.2, 2.7), from the device's side.
+//!
+//! ```text
+//! descriptors: size × { address 8, length 4, flags 2, next 2 }
+//! available:   flags 2, index 2, size × head 2, used_event 2          the driver writes
+//! used:        flags 2, index 2, size × { head 4, length 4 }, avail_event 2    we write
+//! ```
+//! What the guest wrote is read once and judged on the copy. All that breaks the rules of the ring is a
+//! [`Fault`]: the ring is not touched again. Chains are handled in the order in which they were made
+//! available, and returned in that order; so the used index alone says where to go on after a reconnect.
+
+use super::memory::{GuestMemory, Span};
+use std::fmt;
+use std::sync::atomic::{Ordering, fence};
+
+/// Largest queue (virtio 1.2, 2.7: a power of two up to 32768).
+pub const SIZE_MAX: u16 = 32768;
+
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+const INDIRECT: u16 = 4;
+/// In the available ring's flags: the driver wants no interrupts (2.7.7).
+const NO_INTERRUPT: u16 = 1;
+/// In the used ring's flags: we want no notifications (2.7.10).
+const NO_NOTIFY: u16 = 1;
+
+/// How a guest broke the rules of a ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    AvailJump { from: u16, to: u16, size: u16 },
+    Head { head: u16, size: u16 },
+    Next { next: u16, size: u16 },
+    Chain { size: u16 },
+    IndirectUnasked,
+    IndirectNested,
+    IndirectLength { bytes: u32 },
+    IndirectAndNext,
+    Unmapped { address: u64, len: u64 },
+    Direction,
+    Shrunk,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Fault::AvailJump { from, to, size } => {
+                write!(f, "the available index jumped from {from} to {to} in a queue of {size}")
+            }
+            Fault::Head { head, size } => write!(f, "descriptor {head} made available in a queue of {size}"),
+            Fault::Next { next, size } => write!(f, "a chain leads to descriptor {next} of {size}"),
+            Fault::Chain { size } => write!(f, "a chain is longer than its queue of {size}"),
+            Fault::IndirectUnasked => f.write_str("an indirect descriptor, which was not negotiated"),
+            Fault::IndirectNested => f.write_str("an indirect descriptor within an indirect table"),
+            Fault::IndirectLength { bytes } => write!(f, "an indirect table of {bytes} bytes"),
+            Fault::IndirectAndNext => f.write_str("an indirect descriptor with a next one"),
+            Fault::Unmapped { address, len } => {
+                write!(f, "a buffer of {len} bytes at {address:#x} is not in the guest's memory")
+            }
+            Fault::Direction => f.write_str("a buffer of the wrong direction"),
+            Fault::Shrunk => f.write_str("the guest's memory file has shrunk"),
+        }
+    }
+}
+
+/// A piece of a chain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Piece {
+    pub address: u64,
+    pub len: u32,
+    pub writable: bool,
+}
+
+/// Where a ring lies, and what was negotiated for it.
+pub struct Layout {
+    pub size: u16,
+    pub descriptors: u64,
+    pub available: u64,
+    pub used: u64,
+    pub event_idx: bool,
+    pub indirect: bool,
+}
+
+pub struct Split {
+    size: u16,
+    descriptors: Span,
+    available: Span,
+    used: Span,
+    event_idx: bool,
+    indirect: bool,
+    /// The next entry of the available ring to take.
+    next: u16,
+    /// Entries of the used ring that were written, and up to which the driver was told.
+    returned: u16,
+    published: u16,
+    /// Index up to which the available ring was filled, when last looked.
+    seen: u16,
+}
+
+impl Split {
+    /// `None`: the size is no power of two, or a part of the ring is not mapped or misaligned (2.7, table).
+    pub fn new(layout: &Layout, memory: &GuestMemory, base: u16) -> Option<Split> {
+        let size = usize::from(layout.size);
+        if !layout.size.is_power_of_two() || layout.size > SIZE_MAX {
+            return None;
+        }
+        let aligned = layout.descriptors.is_multiple_of(16)
+            && layout.available.is_multiple_of(2)
+            && layout.used.is_multiple_of(4);
+        let descriptors = memory.span(layout.descriptors, 16 * size)?;
+        let available = memory.span(layout.available, 6 + 2 * size)?;
+        let used = memory.span(layout.used, 6 + 8 * size)?;
+        if !aligned || !available.is_aligned() || !used.is_aligned() {
+            return None;
+        }
+        // After a reconnect the used index is what the driver has seen of us.
+        Some(Split {
+            size: layout.size,
+            descriptors,
+            available,
+            used,
+            event_idx: layout.event_idx,
+            indirect: layout.indirect,
+            next: base,
+            returned: base,
+            published: base,
+            seen: base,
+        })
+    }
+
+    /// The next entry to take: what GET_VRING_BASE answers.
+    pub fn base(&self) -> u16 {
+        self.next
+    }
+
+    /// Chains that wait.
+    #[inline]
+    pub fn waiting(&mut self) -> Result<u16, Fault> {
+        if self.seen == self.next {
+            // Acquire: what the driver wrote before it moved the index is seen.
+            let index = self.available.load(2, Ordering::Acquire);
+            if index.wrapping_sub(self.next) > self.size {
+                return Err(Fault::AvailJump { from: self.next, to: index, size: self.size });
+            }
+            self.seen = index;
+        }
+        Ok(self.seen.wrapping_sub(self.next))
+    }
+
+    /// Looks at the index again, though not all that was seen has been taken.
+    #[inline]
+    fn look(&mut self) -> Result<u16, Fault> {
+        let index = self.available.load(2, Ordering::Acquire);
+        if index.wrapping_sub(self.next) > self.size {
+            return Err(Fault::AvailJump { from: self.next, to: index, size: self.size });
+        }
+        self.seen = index;
+        Ok(index.wrapping_sub(self.next))
+    }
+
+    /// Takes the chain that waits `ahead` entries on, without moving: its head, its pieces added to
+    /// `pieces`. `None` when so many do not wait.
+    pub fn peek(
+        &mut self,
+        ahead: u16,
+        memory: &GuestMemory,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<Option<u16>, Fault> {
+        if self.waiting()? <= ahead && self.look()? <= ahead {
+            return Ok(None);
+        }
+        let entry = usize::from(self.next.wrapping_add(ahead) & (self.size - 1));
+        let head = self.available.load(4 + 2 * entry, Ordering::Relaxed);
+        if head >= self.size {
+            return Err(Fault::Head { head, size: self.size });
+        }
+        self.walk(head, memory, pieces)?;
+        Ok(Some(head))
+    }
+
+    /// `count` chains that were peeked at are taken.
+    #[inline]
+    pub fn advance(&mut self, count: u16) {
+        self.next = self.next.wrapping_add(count);
+    }
+
+    fn walk(&self, head: u16, memory: &GuestMemory, pieces: &mut Vec<Piece>) -> Result<(), Fault> {
+        let mut at = head;
+        let mut length = 0;
+        loop {
+            length += 1;
+            if length > self.size {
+                return Err(Fault::Chain { size: self.size });
+            }
+            let descriptor = Descriptor::from(self.descriptors.read::<16>(16 * usize::from(at)));
+            if descriptor.flags & INDIRECT != 0 {
+                if !self.indirect {
+                    return Err(Fault::IndirectUnasked);
+                }
+                if descriptor.flags & NEXT != 0 {
+                    return Err(Fault::IndirectAndNext);
+                }
+                return self.walk_table(&descriptor, length - 1, memory, pieces);
+            }
+            pieces.push(descriptor.piece(memory)?);
+            if descriptor.flags & NEXT == 0 {
+                return Ok(());
+            }
+            if descriptor.next >= self.size {
+                return Err(Fault::Next { next: descriptor.next, size: self.size });
+            }
+            at = descriptor.next;
+        }
+    }
+
+    /// 2.7.5.3: a table of descriptors elsewhere in memory. `length`: pieces before it.
+    fn walk_table(
+        &self,
+        table: &Descriptor,
+        mut length: u16,
+        memory: &GuestMemory,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<(), Fault> {
+        let bytes = table.len;
+        let entries = bytes / 16;
+        if bytes == 0 || !bytes.is_multiple_of(16) {
+            return Err(Fault::IndirectLength { bytes });
+        }
+        if entries > u32::from(SIZE_MAX) {
+            return Err(Fault::IndirectLength { bytes });
+        }
+        let mut at = 0u16;
+        loop {
+            length += 1;
+            if length > self.size {
+                return Err(Fault::Chain { size: self.size });
+            }
+            let mut raw = [0; 16];
+            // No overflow: an address that would is not mapped.
+            let address = table.address.wrapping_add(16 * u64::from(at));
+            if address < table.address || !memory.read(address, &mut raw) {
+                return Err(Fault::Unmapped { address: table.address, len: u64::from(bytes) });
+            }
+            let descriptor = Descriptor::from(raw);
+            if descriptor.flags & INDIRECT != 0 {
+                return Err(Fault::IndirectNested);
+            }
+            pieces.push(descriptor.piece(memory)?);
+            if descriptor.flags & NEXT == 0 {
+                return Ok(());
+            }
+            if u32::from(descriptor.next) >= entries {
+                return Err(Fault::Next { next: descriptor.next, size: entries as u16 });
+            }
+            at = descriptor.next;
+        }
+    }
+
+    /// Returns a chain, `len` bytes of which were written. The driver sees it with [`Split::publish`].
+    #[inline]
+    pub fn give_back(&mut self, head: u16, len: u32) {
+        let entry = usize::from(self.returned & (self.size - 1));
+        let mut raw = [0; 8];
+        raw[..4].copy_from_slice(&u32::from(head).to_le_bytes());
+        raw[4..].copy_from_slice(&len.to_le_bytes());
+        self.used.write(4 + 8 * entry, &raw);
+        self.returned = self.returned.wrapping_add(1);
+    }
+
+    /// Shows the driver what was returned. True: it wants to be interrupted (2.7.7).
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        let (old, new) = (self.published, self.returned);
+        if old == new {
+            return false;
+        }
+        // Release: entries and buffers are seen before the index.
+        self.used.store(2, new, Ordering::Release);
+        self.published = new;
+        // The index must be out before we look whether an interrupt is wanted, or both sides may miss it.
+        fence(Ordering::SeqCst);
+        if self.event_idx {
+            let event = self.available.load(4 + 2 * usize::from(self.size), Ordering::Relaxed);
+            crossed(event, new, old)
+        } else {
+            self.available.load(0, Ordering::Relaxed) & NO_INTERRUPT == 0
+        }
+    }
+
+    /// Asks to be notified of the next chain. True: one came meanwhile, for which there may be no notice.
+    pub fn arm(&mut self) -> Result<bool, Fault> {
+        if self.event_idx {
+            let at = 4 + 8 * usize::from(self.size);
+            self.used.store(at, self.next, Ordering::Relaxed);
+        } else {
+            self.used.store(0, 0, Ordering::Relaxed);
+        }
+        // As in `publish`, the other way round.
+        fence(Ordering::SeqCst);
+        Ok(self.look()? > 0)
+    }
+
+    /// We look by ourselves. With EVENT_IDX an event that lies behind says so already (2.7.10).
+    #[inline]
+    pub fn disarm(&mut self) {
+        if !self.event_idx {
+            self.used.store(0, NO_NOTIFY, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether going from `old` to `new` passed `event` (2.7.7.1).
+#[inline]
+fn crossed(event: u16, new: u16, old: u16) -> bool {
+    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
+}
+
+struct Descriptor {
+    address: u64,
+    len: u32,
+    flags: u16,
+    next: u16,
+}
+
+impl From<[u8; 16]> for Descriptor {
+    #[inline]
+    fn from(raw: [u8; 16]) -> Descriptor {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = raw;
+        Descriptor {
+            address: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            len: u32::from_le_bytes([i, j, k, l]),
+            flags: u16::from_le_bytes([m, n]),
+            next: u16::from_le_bytes([o, p]),
+        }
+    }
+}
+
+impl Descriptor {
+    #[inline]
+    fn piece(&self, memory: &GuestMemory) -> Result<Piece, Fault> {
+        if !memory.holds(self.address, u64::from(self.len)) {
+            return Err(Fault::Unmapped { address: self.address, len: u64::from(self.len) });
+        }
+        Ok(Piece { address: self.address, len: self.len, writable: self.flags & WRITE != 0 })
+    }
+}
