@@ -3,6 +3,9 @@
 //!
 //! An address of ours that another station uses (RFC 5227 2.4, RFC 4862 5.4) is told and defended, once in
 //! [`DEFEND`]; we keep it: routers do not give up their addresses (2.4 c).
+//!
+//! Outside, everybody who asks is answered: routers ask in the name of any address that they have, also of one
+//! behind the link. Inside, only guests with an address of the subnet. Neither learns what is not on the link.
 
 use super::icmp::Error;
 use super::packet::{L3, Packet};
@@ -49,7 +52,7 @@ impl Gateway {
             self.end(side).neighbors.heard(desk.now, sender, Some(arp.sender_mac), heard);
             self.outputs(desk);
         }
-        if asks_us && (known || arp.sender.is_unspecified()) {
+        if asks_us && (known || arp.sender.is_unspecified() || side == Side::Outside) {
             self.say(desk, side, arp.reply(mac));
         }
         Act::Taken
@@ -79,7 +82,7 @@ impl Gateway {
                     self.outputs(desk);
                 }
                 let to = theirs.unwrap_or(frame.source());
-                if (known || source.is_unspecified())
+                if (known || source.is_unspecified() || side == Side::Outside)
                     && let Some(bytes) = nd::answer(mac, target, source, to, side == Side::Inside)
                 {
                     self.say(desk, side, bytes);

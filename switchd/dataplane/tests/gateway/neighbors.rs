@@ -137,6 +137,13 @@ fn rfc4862_5_4_3_a_guest_that_tries_our_address_is_told_in_public() {
 }
 
 #[test]
+fn outside_a_router_may_ask_in_the_name_of_an_address_behind_the_link() {
+    let mut lab = Lab::new();
+    let sent = lab.wire(&arp(true, ROUTER_MAC, REMOTE, OUTSIDE, MacAddr::BROADCAST));
+    assert_eq!(only(sent, lab.uplink), arp(false, OUTSIDE_MAC, OUTSIDE, REMOTE, ROUTER_MAC));
+}
+
+#[test]
 fn rfc4861_7_1_1_a_solicitation_that_came_through_a_router_is_not_answered() {
     let mut lab = Lab::new();
     let mut forged = solicit(guest_mac(1), guest6(1), GATEWAY6);
