@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(due(&mut wheel, 10 * TICK), [6]);
         assert_eq!(wheel.next(), Some(11 * TICK));
         assert_eq!(due(&mut wheel, 11 * TICK), [5]);
-        assert_eq!((due(&mut wheel, 5000 * TICK), wheel.next()), (vec![], None));
+        assert!(due(&mut wheel, 5000 * TICK).is_empty() && wheel.next().is_none());
     }
 
     #[test]

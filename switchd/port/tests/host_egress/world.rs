@@ -123,7 +123,10 @@ impl World {
     /// the engine has answers. Waits no longer than `wait`.
     pub fn receive(&mut self, wait: Duration) -> usize {
         let mut events = Events::with_capacity(4);
-        self.poll.poll(&mut events, Some(if self.more { Duration::ZERO } else { wait })).unwrap();
+        match self.poll.poll(&mut events, Some(if self.more { Duration::ZERO } else { wait })) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            other => other.unwrap(),
+        }
         if events.is_empty() && !self.more {
             return 0;
         }
