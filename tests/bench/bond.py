@@ -36,7 +36,7 @@ class Daemon:
     def members(self):
         """How many members carry frames."""
         shown = json.loads(self.ctl("bond", "show", "bond0", "-o", "json"))
-        return sum(bool(member.get("distributing")) for member in shown["members"])
+        return sum(link["distributing"] for link in shown["links"])
 
 
 class Vswitch:
@@ -145,6 +145,8 @@ def failover(folder, pulls):
         order = made if number % 2 == 0 else made[::-1]
         for stage in order:
             results[stage.name].append(stage.pull())
+            if os.environ.get("BENCH_VERBOSE"):
+                print(stage.name, results[stage.name][-1], flush=True)
     rows = []
     for name, seen in results.items():
         lost, twice, late = zip(*seen)

@@ -45,14 +45,15 @@ class Nat(Stage):
             self.open()
 
     def generate(self, seconds, rate):
-        """Sends UDP frames of the live flows: each once, or at random."""
+        """Sends UDP frames of the live flows, each once or at random; says how long it took."""
         guest = self.guests[0]
         route = json.loads(sh("ip", "-j", "-n", guest, "route", "get", NOWHERE))[0]
         neighbours = json.loads(sh("ip", "-j", "-n", guest, "neigh", "show", route["gateway"]))
         gateway = next(row["lladdr"] for row in neighbours if "lladdr" in row)
         remotes = 20 if self.live > 20_000 else 1
-        sh(*inside(guest, "taskset", "-c", "1", BIN / "bench-probe", "flows", "eth0", seconds, self.mac(0), gateway,
+        out = sh(*inside(guest, "taskset", "-c", "1", BIN / "bench-probe", "flows", "eth0", seconds, self.mac(0), gateway,
                    route["prefsrc"], NOWHERE, self.live // remotes, remotes, rate))
+        return float(out.split()[-1])
 
     def open(self):
         # What the queues drop on the way is opened by the next passes.
@@ -60,9 +61,8 @@ class Nat(Stage):
             self.generate(0, 60_000)
 
     def frames(self, seconds):
-        before, begun = self.received(), time.monotonic()
-        self.generate(seconds, 0)
-        spent = time.monotonic() - begun
+        before = self.received()
+        spent = self.generate(seconds, 0)
         time.sleep(0.05)
         return (self.received() - before) / spent / 1e6
 
