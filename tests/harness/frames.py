@@ -20,7 +20,9 @@ else:
     while True:
         try:
             data, control, _, address = s.recvmsg(1 << 17, 256)
-        except OSError:
+        except OSError as error:
+            if error.errno == 100:    # ENETDOWN, said once; it goes on when the link is back
+                continue
             break
         if address[2] == 4:           # PACKET_OUTGOING
             continue
