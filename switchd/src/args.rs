@@ -28,7 +28,7 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Show what switchd does: two networks of guests in namespaces, real traffic, a capture
+    /// Show what switchd does: networks of guests in namespaces, a bond, NAT, real traffic, a capture
     ///
     /// Needs no root where ordinary users may make user namespaces, and no other program. Takes a few seconds
     /// and leaves one capture, whose path it prints.

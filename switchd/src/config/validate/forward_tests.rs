@@ -50,6 +50,13 @@ fn forwards_lead_to_guests_and_do_not_overlap() {
         shop(|spec| spec.forward = entry("tcp/80", "[fd00:8::2]:80"))[0],
         "network shop: forward.\"tcp/80\" \"[fd00:8::2]:80\": the guests have no IPv6"
     );
+    let routed = shop(|spec| {
+        (spec.subnet6, spec.forward) = (some("fd00:8::/64"), entry("tcp/80", "[fd00:8::2]:80"));
+    });
+    assert_eq!(
+        routed[0],
+        "network shop: forward.\"tcp/80\" \"[fd00:8::2]:80\": the network has no IPv6 address outside"
+    );
 }
 
 #[test]

@@ -205,6 +205,14 @@ pub(super) fn forwards(
         {
             problems.push(Problem::new(&path, rule).help(help));
         }
+        if forward.to.is_ipv6() && key.outside.is_none() && no_six_outside(plan) {
+            problems.push(
+                Problem::new(&path, "the network has no IPv6 address outside")
+                    .text(to)
+                    .also(&["network", network.as_str(), "subnet6"])
+                    .help("set address6; where IPv6 is routed a guest is reached by its own address"),
+            );
+        }
         // One of IPv4 and one of IPv6 may have the same port where neither names an address.
         let family = |row: &ForwardPlan| row.forward.to.is_ipv4() == forward.to.is_ipv4();
         if let Some((_, other)) = rows.iter().find(|(other, row)| family(row) && other.overlaps(&key)) {
@@ -240,6 +248,11 @@ fn no_guest(plan: &NatPlan, ip: IpAddr) -> Option<(&'static str, &'static str)> 
             Some(_) => None,
         },
     }
+}
+
+/// Nothing outside could be forwarded: IPv6 is routed, or has no way out.
+fn no_six_outside(plan: &NatPlan) -> bool {
+    matches!(&plan.egress, NatEgress::Outside(outside) if outside.address6.is_none())
 }
 
 /// Why the network has not this address outside. Of the host's addresses only the host knows.

@@ -30,7 +30,7 @@ pub(super) fn dhcp(
                 problems.push(
                     Problem::new(&["network", name.as_str(), key], "DHCP is off in this network")
                         .also(&["network", name.as_str(), "dhcp"])
-                        .help(format!("leave {key} out, or dhcp = \"off\"")),
+                        .help(format!("leave {key} out, or dhcp = \"on\"")),
                 );
             }
         }
