@@ -8,6 +8,7 @@ pub const ROUTER_SOLICITATION: u8 = 133;
 pub const ROUTER_ADVERTISEMENT: u8 = 134;
 pub const SOLICITATION: u8 = 135;
 pub const ADVERTISEMENT: u8 = 136;
+pub const REDIRECT: u8 = 137;
 const SOURCE_LINK: u8 = 1;
 const TARGET_LINK: u8 = 2;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);

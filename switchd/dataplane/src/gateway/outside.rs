@@ -2,9 +2,9 @@
 
 use super::icmp::Error;
 use super::inside::{Arrival, arrival};
-use super::packet::{self, ICMP, ICMP6, Packet, decrement_ttl};
+use super::packet::{self, ICMP, ICMP6, L3, Packet, decrement_ttl};
 use super::send::Quote;
-use super::{Act, Desk, Gateway, contains4, contains6};
+use super::{Act, Desk, Gateway, contains4, contains6, nd};
 use crate::drops::DropReason;
 use std::net::IpAddr;
 use switchd_nat::{Classified, Side, Verdict};
@@ -45,7 +45,9 @@ impl Gateway {
         if link_local && routed_v6 {
             return Act::Drop(DropReason::BadSourceAddress);
         }
-        if v6 && !routed_v6 && !self.is_translated_v6(packet.destination) {
+        // Neighbours' answers to the translated address are no flow's; their hop limit stays as it is.
+        let discovery = v6 && !routed_v6 && is_discovery(frame, &packet);
+        if discovery || v6 && !routed_v6 && !self.is_translated_v6(packet.destination) {
             return self.local(desk, Side::Outside, frame, &packet, from);
         }
         if self.continues_echo(desk.now, frame, &packet) {
@@ -103,6 +105,15 @@ impl Gateway {
             IpAddr::V6(v6) => self.config.v6.is_some_and(|prefix| contains6(prefix, v6)),
         }
     }
+}
+
+/// RFC 4861 4, which no router has passed on (7.1.1, 7.1.2).
+fn is_discovery(frame: &Frame, packet: &Packet) -> bool {
+    let head = frame.head();
+    let kind = head.get(L3 + packet.header).copied().unwrap_or(0);
+    packet.ttl == 255
+        && head.get(L3 + 6) == Some(&ICMP6)
+        && (nd::ROUTER_SOLICITATION..=nd::REDIRECT).contains(&kind)
 }
 
 /// Is it ICMP of its IP version?

@@ -144,6 +144,21 @@ fn outside_a_router_may_ask_in_the_name_of_an_address_behind_the_link() {
 }
 
 #[test]
+fn rfc4861_7_2_5_an_answer_to_the_translated_address_is_heard() {
+    let mut lab = Lab::bare(|_| {});
+    lab.world.pass(4);
+    let packet = from_guest6("2001:db8:9::9".parse().unwrap()).udp(4000, 53, b"hello");
+    let question = only(lab.out(&packet), lab.uplink);
+    let (source, _) = addresses(&question);
+    assert_eq!((source, layer4(&question).1[0]), (OUTSIDE6.into(), 135));
+    let link = switchd_wire::datagram::Link { destination: OUTSIDE_MAC, source: ROUTER_MAC };
+    let body = [&[136, 0, 0, 0, 0xe0, 0, 0, 0][..], &ROUTER6.octets(), &[2, 1], &ROUTER_MAC.0].concat();
+    let answer = switchd_wire::datagram::icmp6(link, ROUTER6, OUTSIDE6, &body).unwrap();
+    let sent = only(lab.wire(&answer), lab.uplink);
+    assert_eq!(layer4(&sent).1[8..], *b"hello");
+}
+
+#[test]
 fn rfc4861_7_1_1_a_solicitation_that_came_through_a_router_is_not_answered() {
     let mut lab = Lab::new();
     let mut forged = solicit(guest_mac(1), guest6(1), GATEWAY6);
