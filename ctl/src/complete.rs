@@ -119,9 +119,16 @@ pub fn egresses() -> Vec<CompletionCandidate> {
     offer(["host"]).into_iter().chain(uplinks()).collect()
 }
 
+/// Ports of guests: what can be set, detached, or have a floating address.
+pub fn guests() -> Vec<CompletionCandidate> {
+    offer(names("ports").into_iter().filter(|name| !name.contains(':')))
+}
+
+/// Gateways and members of bonds are no sources.
 pub fn sources() -> Vec<CompletionCandidate> {
     let of = |kind: &'static str| {
         let names = names(&format!("{kind}s")).into_iter();
+        let names = names.filter(|name| !name.contains(':') || name.starts_with("uplink:"));
         names.map(move |name| format!("{kind}:{name}"))
     };
     offer(of("port").chain(of("network")).chain(of("bond")))

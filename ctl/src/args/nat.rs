@@ -50,7 +50,7 @@ pub enum Floating {
         #[arg(value_name = "OUTSIDE-IP", value_parser = name_of("address"))]
         outside: String,
         /// Port of the guest
-        #[arg(value_parser = name_of("port"), add = ArgValueCandidates::new(complete::ports))]
+        #[arg(value_parser = name_of("port"), add = ArgValueCandidates::new(complete::guests))]
         port: String,
     },
     /// List the floating addresses

@@ -34,7 +34,7 @@ pub enum Port {
     ///
     /// admin=up also opens a port again that a guard has shut.
     Set {
-        #[arg(value_parser = name_of("port"), add = ArgValueCandidates::new(complete::ports))]
+        #[arg(value_parser = name_of("port"), add = ArgValueCandidates::new(complete::guests))]
         name: String,
         /// admin=up|down, vlan=access=ID or vlan=trunk=IDS,native=ID, mac-limit (addresses), reserve=IP,
         /// storm-limit (frames a second, or off), bpdu-guard=on|off, loop-guard=on|off
@@ -44,7 +44,7 @@ pub enum Port {
     },
     /// Detach a port; a tap that switchd made is deleted, another interface is given back to the host
     Detach {
-        #[arg(value_parser = name_of("port"), add = ArgValueCandidates::new(complete::ports))]
+        #[arg(value_parser = name_of("port"), add = ArgValueCandidates::new(complete::guests))]
         name: String,
     },
 }
