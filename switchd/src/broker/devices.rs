@@ -10,6 +10,7 @@ use super::{links::Links, names};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 use switchd_port::netlink::{Link, Netlink};
 use switchd_port::sys::ethtool::Speed;
 use switchd_port::tap::{TapError, TapFactory, TapSpec};
@@ -51,7 +52,12 @@ pub struct Devices {
     pub links: Links,
     pub namespaces: Watch,
     retained: (Vec<TapKey>, Vec<String>),
+    /// When the carriers of bond members were last asked for.
+    asked: Option<Instant>,
 }
+
+/// How long the loss of a bond member's carrier may go unnoticed.
+const CARRIER_EVERY: Duration = Duration::from_millis(5);
 
 impl Devices {
     /// For the calling thread's namespace.
@@ -64,6 +70,7 @@ impl Devices {
             netdevs: BTreeMap::new(),
             namespaces: Watch::new()?,
             retained: Default::default(),
+            asked: None,
         })
     }
 
@@ -210,7 +217,7 @@ impl Devices {
                     Refused::io(format_args!("interface {name}: cannot keep the host off it"), &error)
                 })?;
             }
-            Role::Uplink => {
+            Role::Uplink | Role::Member => {
                 host_guard::release(&mut self.netlink, name).map_err(|error| {
                     Refused::io(format_args!("interface {name}: cannot give it to the host"), &error)
                 })?;
@@ -368,6 +375,26 @@ impl Devices {
             }
         }
         Ok(notices)
+    }
+
+    /// When [`Devices::ask_carriers`] is due: never while there is no bond.
+    pub fn carriers_due(&self) -> Option<Instant> {
+        let bonds = self.netdevs.values().any(|held| held.role == Role::Member);
+        bonds.then(|| self.asked.map_or_else(Instant::now, |asked| asked + CARRIER_EVERY))
+    }
+
+    /// Asks for the carrier of every bond member. The kernel itself tells changes of carrier at most once a
+    /// second (its link watch), which would be a second of lost frames.
+    pub fn ask_carriers(&mut self, now: Instant) -> Vec<Notice> {
+        self.asked = Some(now);
+        let mut notices = Vec::new();
+        for held in self.netdevs.values().filter(|held| held.role == Role::Member) {
+            // One that is gone is told by the monitor.
+            if let Ok(Some(link)) = self.netlink.link_without_counters(held.index) {
+                self.links.present(link, &mut notices);
+            }
+        }
+        notices
     }
 
     fn find(&mut self, name: &str) -> Result<Link, Refused> {

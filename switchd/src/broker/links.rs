@@ -49,7 +49,8 @@ impl Links {
         Ok(notices)
     }
 
-    fn present(&mut self, link: Link, notices: &mut Vec<Notice>) {
+    /// Tells what has changed.
+    pub fn present(&mut self, link: Link, notices: &mut Vec<Notice>) {
         // Renamed: under its old name it is gone.
         self.gone(|known| known.index == link.index && known.name != link.name, notices);
         let Some(known) = self.wanted.get_mut(&link.name) else { return };

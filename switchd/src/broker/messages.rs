@@ -61,6 +61,8 @@ pub struct TapGrant {
 pub enum Role {
     /// The host keeps its stack and its address on the interface.
     Uplink,
+    /// An uplink that is one of several: its carrier is asked for again and again.
+    Member,
     /// The host's stack is kept off until the interface is closed.
     Port,
 }

@@ -226,7 +226,11 @@ impl Broker {
             }
         }
         let closed = self.dataplane.as_ref().and_then(|dataplane| dataplane.closed);
-        let until = [self.start_at, self.ending, closed, self.grants.host.due()].into_iter().flatten().min();
+        let until =
+            [self.start_at, self.ending, closed, self.grants.host.due(), self.grants.devices.carriers_due()]
+                .into_iter()
+                .flatten()
+                .min();
         let timeout = until.map(|until| {
             let left = until.saturating_duration_since(now);
             // Rounded up: a timeout of zero would spin for the last nanoseconds.
@@ -297,6 +301,9 @@ impl Broker {
             }
         }
         let now = Instant::now();
+        if self.grants.devices.carriers_due().is_some_and(|due| due <= now) {
+            notices.extend(self.grants.devices.ask_carriers(now));
+        }
         if news.addresses || self.grants.host.due().is_some_and(|due| due <= now) {
             notices.extend(self.grants.host.changes(now));
         }

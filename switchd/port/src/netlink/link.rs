@@ -4,7 +4,7 @@ use super::{Netlink, attributes, malformed, stats, text_of, u32_of};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -135,6 +135,14 @@ impl Netlink {
     pub fn link_by_index(&mut self, index: u32) -> io::Result<Option<Link>> {
         let mut message = LinkMessage::default();
         message.header.index = index;
+        self.one(message)?.map(|body| Link::parse(&body).ok_or_else(|| malformed("link"))).transpose()
+    }
+
+    /// As [`Netlink::link_by_index`], for those that ask often.
+    pub fn link_without_counters(&mut self, index: u32) -> io::Result<Option<Link>> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         self.one(message)?.map(|body| Link::parse(&body).ok_or_else(|| malformed("link"))).transpose()
     }
 

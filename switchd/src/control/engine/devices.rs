@@ -37,7 +37,8 @@ fn role(backend: &Backend) -> Option<Role> {
     match backend {
         Backend::Tap { .. } => None,
         Backend::Netdev { .. } => Some(Role::Port),
-        Backend::Uplink { .. } | Backend::Bond { .. } | Backend::Member { .. } => Some(Role::Uplink),
+        Backend::Member { .. } => Some(Role::Member),
+        Backend::Uplink { .. } | Backend::Bond { .. } => Some(Role::Uplink),
     }
 }
 

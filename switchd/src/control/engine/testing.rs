@@ -247,6 +247,7 @@ impl Broker for World {
         }
         let role = match role {
             Role::Uplink => "uplink",
+            Role::Member => "member",
             Role::Port => "port",
         };
         if world.state.netdevs.insert(name.to_owned(), role).is_some_and(|held| held != role) {

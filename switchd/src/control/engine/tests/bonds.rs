@@ -55,7 +55,7 @@ fn a_bond_stands_with_its_members_and_its_networks() {
     assert_eq!(worker.bonds["b0"].members, BTreeMap::from([("eth0".into(), 1), ("eth2".into(), 2)]));
     assert_eq!(worker.ports["uplink:b0"].networks, BTreeMap::from([("office".to_owned(), Some(10))]));
     assert!(worker.ports["member:eth0"].device && worker.ports["member:eth2"].carrier);
-    assert_eq!(world.state().netdevs["eth0"], "uplink");
+    assert_eq!(world.state().netdevs["eth0"], "member");
     let ports: Vec<(String, String)> =
         engine.ports().unwrap().into_iter().map(|port| (port.name, port.backend)).collect();
     let expected = [("uplink:b0", "bond"), ("member:eth0", "member"), ("member:eth2", "member")];
