@@ -80,8 +80,16 @@ impl Lab {
     }
 
     /// A veth pair between two namespaces, both ends up.
+    ///
+    /// All ends are numbered apart: where the two ends of a pair have the same number, the kernel takes them for
+    /// hardware and tells of their carrier at most once a second (`linkwatch_urgent_event`).
     pub fn wire(&self, one: (&Space, &str), two: (&Space, &str)) {
-        one.0.ip(&["link", "add", one.1, "type", "veth", "peer", "name", two.1, "netns", &two.0.name]);
+        static NUMBER: AtomicU32 = AtomicU32::new(1000);
+        let near = NUMBER.fetch_add(2, Ordering::Relaxed);
+        let (near, far) = (near.to_string(), (near + 1).to_string());
+        let pair =
+            ["link", "add", one.1, "index", &near, "type", "veth", "peer", "name", two.1, "index", &far];
+        one.0.ip(&[&pair[..], &["netns", &two.0.name]].concat());
         for (space, name) in [one, two] {
             space.ip(&["link", "set", name, "up"]);
         }

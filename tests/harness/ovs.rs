@@ -78,6 +78,13 @@ impl Ovs {
         run(tool.args(words).envs(environment(&self.folder)), SOON).ok().text()
     }
 
+    /// Adds an OpenFlow rule to the bridge.
+    #[track_caller]
+    pub fn flow(&self, rule: &str) {
+        let mut tool = command(&["ovs-ofctl", "--timeout=15", "add-flow", "br0", rule]);
+        run(tool.envs(environment(&self.folder)), SOON).ok();
+    }
+
     /// Takes an interface of its namespace in as a port of the bridge.
     #[track_caller]
     pub fn port(&self, interface: &str, settings: &[&str]) {

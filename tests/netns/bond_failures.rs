@@ -79,9 +79,6 @@ struct Pair {
 
 fn pair(lab: &Lab, lossy: bool) -> Pair {
     let (one, two) = (lab.space("one"), lab.space("two"));
-    // The kernel tells of a lost carrier at most once a second, except where the far end of a veth has another
-    // number than the near one.
-    lab.wire((&two, "x0"), (&two, "x1"));
     let mut wires = Vec::new();
     for (near, far) in [("m0", "p0"), ("m1", "p1")] {
         match lossy {

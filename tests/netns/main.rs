@@ -6,12 +6,16 @@
 //! address translation and the services of gateways.
 //! Every test that ends well also has the daemon's counters add up (`Daemon`'s drop).
 
+mod bond_backup;
 mod bond_failures;
+mod bond_forged;
 mod bond_lacp;
+mod bond_words;
 mod captures;
 mod control;
 mod demo;
 mod life;
+mod links_lldp;
 mod loops;
 mod mlag;
 mod nat_behaviour;

@@ -1,0 +1,173 @@
+//! Why a member is out, in words; what is refused; what is told of transitions.
+
+use std::time::Duration;
+use switchd_tests::links::{FAST, OUT};
+use switchd_tests::{Daemon, Lab, eventually, holds_for};
+
+#[test]
+fn members_that_do_not_fit_say_why() {
+    let Some(lab) = Lab::open(&["ovs-vswitchd", "ethtool"]) else { return };
+    let rack = lab.rack(&[]);
+    // Two aggregates, each with a member that leads nowhere: Open vSwitch takes one alone for no aggregate.
+    for (bond, port, spare) in [("bond5", "p0", "s0"), ("bond7", "p1", "s1")] {
+        lab.wire((&rack.rack, spare), (&rack.rack, &format!("{spare}-end")));
+        rack.ovs.vsctl(&[&["add-bond", "br0", bond, port, spare], FAST].concat());
+    }
+    let keys = |first: u16, second: u16| {
+        for (port, key) in [("p0", first), ("s0", first), ("p1", second), ("s1", second)] {
+            let key = format!("other_config:lacp-aggregation-key={key}");
+            rack.ovs.vsctl(&["set", "interface", port, &key]);
+        }
+    };
+    keys(5, 7);
+    let switch = Daemon::start(&lab, &rack.host);
+    switch.do_("bond create b0 --members m0,m1 --mode lacp");
+    eventually(Duration::from_secs(10), || match switch.working("b0").len() {
+        1 => Ok(()),
+        _ => Err(switch.bond("b0").to_string()),
+    });
+    let (inside, outside, words) = match switch.working("b0") == ["m0"] {
+        true => ("m0", "m1", "partner key 7 ≠ 5"),
+        false => ("m1", "m0", "partner key 5 ≠ 7"),
+    };
+    switch.out_because("b0", outside, words);
+    let events = switch.events("bond.member-up");
+    assert!(events.iter().any(|event| event.contains(inside)), "{events:?}");
+    // Too few of them: none carries anything, and the reason is another one.
+    switch.do_("bond set b0 min-links=2");
+    switch.out_because("b0", inside, "1 of at least 2 links are usable");
+    eventually(Duration::from_secs(5), || match switch.bond("b0") {
+        bond if bond["state"] == "down" => Ok(()),
+        bond => Err(bond.to_string()),
+    });
+    keys(7, 7);
+    switch.works("b0", &["m0", "m1"]);
+    assert_eq!(switch.bond("b0")["state"], "up");
+    // The transitions are told, and counted.
+    for kind in ["bond.machine", "bond.partner", "bond.up", "bond.down", "bond.member-down"] {
+        assert!(!switch.events(kind).is_empty(), "no {kind} among {}", switch.json(&["events"]));
+    }
+}
+
+#[test]
+fn two_passive_ends_do_not_meet() {
+    let Some(lab) = Lab::open(&["ovs-vswitchd", "ethtool"]) else { return };
+    let rack = lab.rack(&["lacp=passive", "bond_mode=balance-tcp", "other_config:lacp-time=fast"]);
+    let switch = Daemon::start(&lab, &rack.host);
+    switch.do_("bond create b0 --members m0,m1 --mode lacp --lacp passive");
+    holds_for(Duration::from_secs(4), || match switch.working("b0").is_empty() {
+        true => Ok(()),
+        false => Err(switch.bond("b0").to_string()),
+    });
+    switch.out_because("b0", "m0", "no LACPDU received");
+    switch.do_("bond set b0 lacp=active");
+    switch.works("b0", &["m0", "m1"]);
+    rack.ovs.negotiated(&["p0", "p1"]);
+}
+
+#[test]
+fn a_cable_back_into_the_same_system_is_never_aggregated() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let host = lab.space("host");
+    lab.wire((&host, "m0"), (&host, "m1"));
+    let switch = Daemon::start(&lab, &host);
+    switch.do_("bond create b0 --members m0,m1 --mode lacp");
+    switch.out_because("b0", "m0", "looped back");
+    switch.out_because("b0", "m1", "looped back");
+    holds_for(Duration::from_secs(3), || match switch.working("b0").is_empty() {
+        true => Ok(()),
+        false => Err(switch.bond("b0").to_string()),
+    });
+}
+
+/// A rack switch without LACP: with the fallback one member carries the bond, until a partner speaks.
+#[test]
+fn without_a_partner_the_fallback_uses_one_member() {
+    let Some(lab) = Lab::open(&["ovs-vswitchd", "ethtool"]) else { return };
+    let rack = lab.rack(&["bond_mode=active-backup", "lacp=off"]);
+    let switch = Daemon::start(&lab, &rack.host);
+    switch.do_("bond create b0 --members m0,m1 --mode lacp --fallback active-backup");
+    switch.do_("network create office --kind bridged --uplink b0");
+    let a = lab.space("a");
+    switch.guest("office", "a", &a, "10.9.0.1/24");
+    eventually(Duration::from_secs(12), || match switch.working("b0").len() {
+        1 => Ok(()),
+        _ => Err(switch.bond("b0").to_string()),
+    });
+    let (used, other) = if switch.working("b0") == ["m0"] { ("m0", "m1") } else { ("m1", "m0") };
+    switch.out_because("b0", other, "another member carries the bond");
+    // The rack switch has to use the same one; without LACP nobody tells it.
+    rack.ovs.appctl(&["bond/set-active-member", "bond0", &used.replace('m', "p")]);
+    a.reaches(OUT);
+    rack.ovs.vsctl(&[
+        "set",
+        "port",
+        "bond0",
+        "bond_mode=balance-tcp",
+        "lacp=active",
+        "other_config:lacp-time=fast",
+    ]);
+    switch.works("b0", &["m0", "m1"]);
+    rack.ovs.negotiated(&["p0", "p1"]);
+    a.reaches(OUT);
+}
+
+#[test]
+fn what_cannot_be_a_bond_is_refused() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let (host, far) = (lab.space("host"), lab.space("far"));
+    for (near, other) in [("m0", "p0"), ("m1", "p1"), ("m2", "p2")] {
+        lab.wire((&host, near), (&far, other));
+    }
+    let switch = Daemon::start(&lab, &host);
+    let create = |words: &str| {
+        let mut all = vec!["bond", "create"];
+        all.extend(words.split_whitespace());
+        switch.ctl(&all)
+    };
+    create("b0 --members m0,m0 --mode lacp").fails(1, &["m0"]);
+    create("m2 --members m0,m1 --mode lacp").fails(4, &["m2"]);
+    switch.do_("bond create b0 --members m0,m1 --mode lacp");
+    create("b1 --members m1,m2 --mode lacp").fails(4, &["m1", "b0"]);
+    create("b1 --members b0,m2 --mode lacp").fails(1, &["b0"]);
+    switch.ctl(&["network", "create", "n", "--kind", "bridged", "--uplink", "m0"]).fails(4, &["m0", "b0"]);
+    create("b0 --members m2 --mode lacp").fails(4, &["b0"]);
+    switch.ctl(&["bond", "show", "nobody"]).fails(3, &["nobody"]);
+    switch.do_("network create office --kind bridged --uplink b0");
+    switch.ctl(&["bond", "delete", "b0"]).fails(4, &["office"]);
+    // One that is not there yet is waited for.
+    switch.ctl(&["bond", "create", "b2", "--members", "m2,later", "--mode", "active-backup"]);
+    let shown = switch.bond("b2");
+    assert!(shown.to_string().contains("later"), "{shown}");
+    switch.out_because("b2", "later", "later");
+    lab.wire((&host, "later"), (&far, "p3"));
+    eventually(Duration::from_secs(5), || match switch.member("b2", "later")["carrier"] == true {
+        true => Ok(()),
+        false => Err(switch.bond("b2").to_string()),
+    });
+}
+
+#[test]
+fn metrics_tell_of_members() {
+    let Some(lab) = Lab::open(&["ovs-vswitchd", "ethtool", "curl"]) else { return };
+    let rack = lab.rack(FAST);
+    let (switch, _a) = rack.office(&lab, "");
+    rack.host.ip(&["link", "set", "m0", "down"]);
+    switch.works("b0", &["m1"]);
+    let socket = switch.setup().socket();
+    let text = rack
+        .host
+        .run(&["curl", "-s", "--unix-socket", socket.to_str().expect("plain"), "http://x/metrics"])
+        .text();
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("b0") && !line.starts_with('#')).collect();
+    let value = |member: &str, name: &str| {
+        let line = lines.iter().find(|line| line.contains(member) && line.starts_with(name));
+        line.and_then(|line| line.rsplit(' ').next()).map(str::to_owned)
+    };
+    for (member, expected) in [("m0", "0"), ("m1", "1")] {
+        let told = value(&format!("\"{member}\""), "switchd_bond_member_distributing");
+        assert_eq!(told.as_deref(), Some(expected), "{member} in {lines:#?}");
+    }
+    let events = switch.events("bond.member-down");
+    assert!(events.iter().any(|event| event.contains("m0") && event.contains("link down")), "{events:?}");
+}
