@@ -142,7 +142,8 @@ impl Gateway {
         let outside = &self.outside.as_ref()?.config;
         match destination {
             IpAddr::V4(_) => outside.v4.and(outside.gateway).map(IpAddr::V4),
-            IpAddr::V6(_) => outside.v6.and(outside.gateway6).map(IpAddr::V6),
+            // Routed, no address but the link-local one is needed (RFC 4861 has routers speak with those).
+            IpAddr::V6(_) => outside.gateway6.map(IpAddr::V6),
         }
     }
 

@@ -254,7 +254,9 @@ impl Gateway {
             }
             (IpAddr::V4(v4), Side::Outside, Some(outside)) => outside.own.binary_search(&v4).is_ok(),
             (IpAddr::V6(v6), Side::Outside, Some(outside)) => {
-                outside.config.v6.is_some_and(|own| own.address == v6 || link_local(outside.end.mac) == v6)
+                let (own, router) = (outside.config.v6, outside.config.gateway6);
+                own.is_some_and(|own| own.address == v6)
+                    || (own.is_some() || router.is_some()) && link_local(outside.end.mac) == v6
                     || outside.config.nat.outside6 == Some(v6)
             }
             (_, Side::Outside, None) => false,

@@ -159,6 +159,21 @@ fn rfc4861_7_2_5_an_answer_to_the_translated_address_is_heard() {
 }
 
 #[test]
+fn ipv6_is_routed_without_an_outside_address_of_its_own() {
+    let mut lab = Lab::bare(|outside| (outside.v6, outside.nat.outside6) = (None, None));
+    lab.world.pass(4);
+    let remote = "2001:db8:9::9".parse().unwrap();
+    let question = only(lab.out(&from_guest6(remote).udp(4000, 53, b"hello")), lab.uplink);
+    let own = switchd_dataplane::gateway::link_local(OUTSIDE_MAC);
+    assert_eq!(addresses(&question).0, std::net::IpAddr::V6(own));
+    let link = switchd_wire::datagram::Link { destination: OUTSIDE_MAC, source: ROUTER_MAC };
+    let body = [&[136, 0, 0, 0, 0xe0, 0, 0, 0][..], &ROUTER6.octets(), &[2, 1], &ROUTER_MAC.0].concat();
+    let answer = switchd_wire::datagram::icmp6(link, ROUTER6, own, &body).unwrap();
+    let sent = only(lab.wire(&answer), lab.uplink);
+    assert_eq!(addresses(&sent), (guest6(1).into(), remote.into()));
+}
+
+#[test]
 fn rfc4861_7_1_1_a_solicitation_that_came_through_a_router_is_not_answered() {
     let mut lab = Lab::new();
     let mut forged = solicit(guest_mac(1), guest6(1), GATEWAY6);
