@@ -214,9 +214,13 @@ impl Dataplane {
         };
         self.check_gateway(network, &config)?;
         let wanted = outside_of(&config).map(|outside| outside.segment);
-        let there = self.gateways.get(network);
-        if there.is_some_and(|gateway| outside_of(&gateway.config).map(|o| o.segment) != wanted) {
-            self.drop_gateway(network.0);
+        let there = self.gateways.get(network).map(|gateway| outside_of(&gateway.config).map(|o| o.segment));
+        match (there, outside_of(&config)) {
+            (Some(Some(before)), Some(outside)) if before != outside.segment => {
+                self.move_outside(network, outside);
+            }
+            (Some(before), _) if before != wanted => self.drop_gateway(network.0),
+            _ => {}
         }
         if self.gateways.get(network).is_none() {
             self.make_gateway(network, &config);
@@ -260,21 +264,31 @@ impl Dataplane {
         port.0
     }
 
+    /// The outside end, without its addresses yet.
+    fn make_outside(&mut self, network: NetworkId, outside: &OutsideConfig) -> Outside {
+        let port = self.make_station(outside.segment, station(network.0, Side::Outside));
+        let mut bare = OutsideConfig { v4: None, v6: None, gateway: None, gateway6: None, ..outside.clone() };
+        (bare.nat.outside, bare.nat.outside6) = (Vec::new(), None);
+        (bare.nat.floating, bare.nat.forwards) = (Vec::new(), Vec::new());
+        Outside { end: end(port, MacAddr::ZERO), config: bare, own: Vec::new(), announcements: Vec::new() }
+    }
+
+    /// Puts the outside end on another segment. Flows and all that is known inside stay; the outside is
+    /// announced and its neighbours are asked for anew.
+    fn move_outside(&mut self, network: NetworkId, outside: &OutsideConfig) {
+        let Some(mut gateway) = self.gateways.list[network.0 as usize].take() else { return };
+        let old = PortId(gateway.port(Side::Outside));
+        let counters = self.counters[old.0 as usize].clone();
+        self.remove_port(old);
+        let new = self.make_outside(network, outside);
+        self.restore_port_counters(PortId(new.end.port), counters);
+        gateway.outside = Some(new);
+        self.gateways.list[network.0 as usize] = Some(gateway);
+    }
+
     fn make_gateway(&mut self, network: NetworkId, config: &GatewayConfig) {
         let inside = self.make_station(network, station(network.0, Side::Inside));
-        let outside = outside_of(config).map(|outside| {
-            let port = self.make_station(outside.segment, station(network.0, Side::Outside));
-            let bare = OutsideConfig { v4: None, v6: None, gateway: None, gateway6: None, ..outside.clone() };
-            let mut bare = bare;
-            (bare.nat.outside, bare.nat.outside6) = (Vec::new(), None);
-            (bare.nat.floating, bare.nat.forwards) = (Vec::new(), Vec::new());
-            Outside {
-                end: end(port, MacAddr::ZERO),
-                config: bare,
-                own: Vec::new(),
-                announcements: Vec::new(),
-            }
-        });
+        let outside = outside_of(config).map(|outside| self.make_outside(network, outside));
         let seed = self.gateways.next_seed();
         let gateway = Gateway {
             network: network.0,

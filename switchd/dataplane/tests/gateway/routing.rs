@@ -3,7 +3,7 @@
 use super::packets::*;
 use super::world::*;
 use std::net::{IpAddr, Ipv4Addr};
-use switchd_dataplane::DropReason;
+use switchd_dataplane::{DropReason, NetworkConfig};
 use switchd_nat::{Floating, Forward, Proto};
 use switchd_wire::{Gso, MacAddr, VnetHeader};
 
@@ -390,6 +390,24 @@ fn flows_outlive_a_change_of_what_has_nothing_to_do_with_them() {
     });
     lab.world.gateway(lab.network, config(switchd_dataplane::Egress::Outside(Box::new(changed))));
     assert_eq!(lab.wire(&from_wire(REMOTE).udp(9, port, b"back")).len(), 1);
+}
+
+#[test]
+fn flows_outlive_a_move_of_the_outside_to_another_segment() {
+    let mut lab = Lab::new();
+    let port = open(&mut lab);
+    let segment = lab.world.network(NetworkConfig::default());
+    let uplink = lab.world.port(segment);
+    let before = (lab.gateway_port(), lab.outside_port());
+    lab.world.gateway(lab.network, config(switchd_dataplane::Egress::Outside(Box::new(outside(segment)))));
+    assert_eq!(lab.gateway_port(), before.0);
+    // On the new segment it is announced at once, and has its address; the old one does not know it any more.
+    let sent = lab.world.pass(1);
+    assert!(sent.iter().any(|sent| sent.port == uplink && link(&sent.bytes).1 == OUTSIDE_MAC), "{sent:?}");
+    let back = from_wire(REMOTE).udp(9, port, b"back");
+    let sent = lab.world.send(uplink, &back);
+    assert_eq!(addresses(&only(sent, lab.guests[0])), (REMOTE.into(), guest(1).into()));
+    assert_eq!(lab.wire(&back), []);
 }
 
 #[test]
