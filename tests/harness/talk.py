@@ -6,6 +6,7 @@
 #   get ADDRESS PORT BYTES      asks for bytes and reads to the end; prints the number and the digest
 #   slow ADDRESS PORT BYTES     the same, but does not read for a while
 #   connect ADDRESS PORT        prints "open" or the name of the error, and the time it took
+#   refused ADDRESS PORT        sends a datagram; prints the name of the error that comes back, or "silence"
 #   reset ADDRESS PORT          prints what a read says after the server has reset the connection
 #   many ADDRESS PORT COUNT     that many connections at once, each asks and is answered; prints how many did,
 #                               keeps them until standard input ends, asks once more, prints how many did
@@ -178,6 +179,18 @@ elif mode == "udp":
             print(sender.recv(65535).decode())
         except OSError as error:
             print("silence" if isinstance(error, socket.timeout) else errno.errorcode[error.errno])
+elif mode == "refused":
+    sender = socket.socket(family(address), socket.SOCK_DGRAM)
+    sender.settimeout(3)
+    sender.connect((address, port))
+    try:
+        sender.send(b"x")
+        sender.recv(10)
+        print("data")
+    except socket.timeout:
+        print("silence")
+    except OSError as error:
+        print(errno.errorcode[error.errno])
 elif mode == "put":
     stream = opened(address, port)
     stream.sendall(b"put\n")

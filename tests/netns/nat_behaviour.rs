@@ -214,14 +214,7 @@ fn rfc5508_req4_icmp_errors_reach_the_socket_and_end_nothing() {
     internet.serve(SERVER, PORT);
     let (switch, a) = internet.nat(&lab, LAB);
     // A closed port of UDP and of TCP outside, told by the server's own kernel.
-    let refused = r#"
-import socket, errno
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(3)
-s.connect(("198.51.100.1", 9)); s.send(b"x")
-try: s.recv(10)
-except OSError as error: print(errno.errorcode.get(error.errno, "silence"))
-"#;
-    assert_eq!(a.run(&["python3", "-c", refused]).text().trim(), "ECONNREFUSED");
+    assert_eq!(a.talk("refused", SERVER, 9, &[]), "ECONNREFUSED");
     assert!(a.talk("connect", SERVER, 9, &[]).starts_with("ECONNREFUSED"));
     // An error about a mapping, made by a router that is no party of it, with what the outside saw quoted.
     let seen = a.talk("udp", SERVER, PORT, &["1", "6000"]);
@@ -332,4 +325,21 @@ fn with_the_hosts_sockets_the_way_outside_shows_in_traceroute() {
     let hops: Vec<_> = text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
     assert_eq!(hops.first(), Some(&"10.7.0.1"), "{text}");
     assert_eq!(hops.last(), Some(&SERVER), "{text}");
+}
+
+#[test]
+fn coturns_classifier_agrees_with_the_hosts_sockets_too() {
+    let Some(lab) = Lab::open(&["turnserver", "turnutils_natdiscovery", "ss"]) else { return };
+    let internet = lab.internet();
+    let (_switch, a) = internet.nat(&lab, HOSTED);
+    let _server = turnserver(&internet, &lab);
+    for (round, text) in discoveries(&a, 10, &["-m", "-f", "-H"]).iter().enumerate() {
+        for verdict in [
+            "NAT with Endpoint Independent Mapping!",
+            "NAT with Address and Port Dependent Filtering!",
+            "Received a request (maybe a successful hairpinning)",
+        ] {
+            assert!(text.contains(verdict), "round {round}: not {verdict:?} in {text}");
+        }
+    }
 }
