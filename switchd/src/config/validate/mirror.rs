@@ -105,6 +105,17 @@ fn source(desired: &Desired, text: &str, path: &[&str]) -> Result<Source, Proble
         }
         return Err(Problem::new(path, "no network has this uplink").text(text).not_found());
     }
+    // What `port list` shows beside them.
+    let other = |rule: &str, help: String| Err(Problem::new(path, rule).text(text).help(help));
+    if let Some(network) = text.strip_prefix("port:gateway:").or(text.strip_prefix("port:egress:")) {
+        return other(
+            "a gateway is no port that can be watched",
+            format!("network:{network} has the guests' side; port:uplink:IF or bond:NAME what goes out"),
+        );
+    }
+    if text.starts_with("port:member:") {
+        return other("a member is watched with its bond", "bond:NAME".to_owned());
+    }
     match text.split_once(':') {
         Some(("port", word)) => match desired.port.get_key_value(word) {
             Some((name, _)) => Ok(Source::Port(name.clone())),

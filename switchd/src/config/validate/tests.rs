@@ -369,6 +369,14 @@ fn a_mirror_has_sources_that_exist() {
         source(&["port:uplink:eth7"]),
         ["mirror m: source.0 \"port:uplink:eth7\": no network has this uplink"]
     );
+    assert_eq!(
+        source(&["port:gateway:lab"]),
+        ["mirror m: source.0 \"port:gateway:lab\": a gateway is no port that can be watched"]
+    );
+    assert_eq!(
+        source(&["port:member:eth1"]),
+        ["mirror m: source.0 \"port:member:eth1\": a member is watched with its bond"]
+    );
     assert_eq!(source(&["bond:b"]), ["mirror m: source.0 \"bond:b\": there is no such bond"]);
     for odd in ["vm1", "uplink:eth0", "", "port"] {
         assert_eq!(

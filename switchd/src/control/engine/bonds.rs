@@ -52,12 +52,18 @@ impl Engine {
             if !desired.bond.contains_key(name) {
                 return Err(not_found("bond", name));
             }
-            let on = desired.network.iter().find(|(_, spec)| {
-                [&spec.uplink, &spec.egress].into_iter().flatten().any(|uplink| uplink == name)
-            });
-            if let Some((network, _)) = on {
-                let message = format!("bond {name} is used by network {network}");
-                return Err(conflict(message, format!("switchctl network delete {network}")));
+            let on: Vec<&str> = desired
+                .network
+                .iter()
+                .filter(|(_, spec)| {
+                    [&spec.uplink, &spec.egress].into_iter().flatten().any(|uplink| uplink == name)
+                })
+                .map(|(network, _)| network.as_str())
+                .collect();
+            if let Some(first) = on.first() {
+                let networks = if on.len() == 1 { "network" } else { "networks" };
+                let message = format!("bond {name} is used by {networks} {}", on.join(", "));
+                return Err(conflict(message, format!("switchctl network delete {first}")));
             }
             refuse_mirrored(desired, &format!("bond:{name}"), &format!("bond {name}"))?;
             desired.bond.remove(name);

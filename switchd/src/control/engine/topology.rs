@@ -30,7 +30,9 @@ impl Engine {
                 let (to, label) = match &nat.outside {
                     None => ("host".to_owned(), "sockets of the host".to_owned()),
                     Some(outside) => {
-                        (format!("port:{}", outside.uplink), outside.address.clone().unwrap_or_default())
+                        let vlan = network.spec.vlan.map(|vlan| format!("VLAN {vlan}"));
+                        let words: Vec<String> = vlan.into_iter().chain(outside.address.clone()).collect();
+                        (format!("port:{}", outside.uplink), words.join(", "))
                     }
                 };
                 has_host |= nat.outside.is_none();
@@ -42,7 +44,8 @@ impl Engine {
         }
         let stations = ["gateway", "egress"];
         for port in self.ports()?.into_iter().filter(|port| !stations.contains(&port.backend.as_str())) {
-            let interface = port.spec.tap.as_deref().or(port.spec.netdev.as_deref()).unwrap_or_default();
+            let interface = port.spec.tap.as_deref().or(port.spec.netdev.as_deref());
+            let interface = interface.or(port.spec.vhost_user.as_deref()).unwrap_or_default();
             let place = port.spec.netns.as_ref().map(|netns| format!(" in {netns}")).unwrap_or_default();
             let id = format!("port:{}", port.name);
             if let "uplink" | "bond" = port.backend.as_str() {

@@ -195,6 +195,7 @@ fn a_nat_network_goes_out_by_a_bond() {
     assert!(worker.gates.contains_key("lab"), "on the bond's worker");
     assert_eq!(worker.ports["uplink:b0"].networks["egress:b0"], None);
     assert_eq!(engine.bond("b0").unwrap().networks, ["lab", "office"]);
+    assert_eq!(engine.delete_bond("b0").unwrap_err().message, "bond b0 is used by networks lab, office");
     world.get().bond_rows = vec![row([true, false])];
     let (kind, object) = ("bond.member-up", "bond b0".to_owned());
     engine.on_worker_notice(command::Notice::Event { kind, object, detail: "eth0".to_owned() });
