@@ -12,10 +12,6 @@ fn lldpd_and_the_daemon_see_each_other_on_uplinks_and_members() {
     }
     let socket = lab.folder().join("lldpd.socket");
     let socket = socket.to_str().expect("a plain path").to_owned();
-    // In the foreground, with a socket and a folder of its own.
-    let script =
-        "mkdir -p /run/lldpd; mount -t tmpfs none /run/lldpd; exec lldpd -d -u $0 -S 'a rack switch'";
-    let neighbour = far.background(&["unshare", "-m", "sh", "-c", script, &socket]);
     let switch = Daemon::start(&lab, &host);
     switch.do_("network create office --kind bridged --uplink up0");
     switch.do_("bond create b0 --members m0,m1 --mode active-backup");
@@ -24,6 +20,11 @@ fn lldpd_and_the_daemon_see_each_other_on_uplinks_and_members() {
     switch.guest("office", "a", &a, "");
     a.ip(&["link", "set", "eth0", "up"]);
     let guest = switchd_tests::Sniffer::start(&a, "eth0");
+    // It speaks when it begins, and then each 30 s.
+    // In the foreground, with a socket and a folder of its own.
+    let script =
+        "mkdir -p /run/lldpd; mount -t tmpfs none /run/lldpd; exec lldpd -d -u $0 -S 'a rack switch'";
+    let neighbour = far.background(&["unshare", "-m", "sh", "-c", script, &socket]);
     // We see it: on the uplink, and at each member of the bond.
     eventually(Duration::from_secs(15), || {
         let shown = switch.port("uplink:up0");
