@@ -53,7 +53,7 @@ pub struct Devices {
     pub namespaces: Watch,
     retained: (Vec<TapKey>, Vec<String>),
     /// When the carriers of bond members were last asked for.
-    asked: Option<Instant>,
+    asked: Instant,
 }
 
 /// How long the loss of a bond member's carrier may go unnoticed.
@@ -70,7 +70,7 @@ impl Devices {
             netdevs: BTreeMap::new(),
             namespaces: Watch::new()?,
             retained: Default::default(),
-            asked: None,
+            asked: Instant::now(),
         })
     }
 
@@ -380,13 +380,13 @@ impl Devices {
     /// When [`Devices::ask_carriers`] is due: never while there is no bond.
     pub fn carriers_due(&self) -> Option<Instant> {
         let bonds = self.netdevs.values().any(|held| held.role == Role::Member);
-        bonds.then(|| self.asked.map_or_else(Instant::now, |asked| asked + CARRIER_EVERY))
+        bonds.then(|| self.asked + CARRIER_EVERY)
     }
 
     /// Asks for the carrier of every bond member. The kernel itself tells changes of carrier at most once a
     /// second (its link watch), which would be a second of lost frames.
     pub fn ask_carriers(&mut self, now: Instant) -> Vec<Notice> {
-        self.asked = Some(now);
+        self.asked = now;
         let mut notices = Vec::new();
         for held in self.netdevs.values().filter(|held| held.role == Role::Member) {
             // One that is gone is told by the monitor.
