@@ -98,7 +98,7 @@ fn pair(lab: &Lab, lossy: bool) -> Pair {
     left.works("b0", &["m0", "m1"]);
     right.works("b0", &["p0", "p1"]);
     a.reaches(OUT);
-    Pair { left, right, wires, a, b, one, two: two }
+    Pair { left, right, wires, a, b, one, two }
 }
 
 /// Both ends are ours, so loss at either of them is ours.
