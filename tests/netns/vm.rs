@@ -8,7 +8,7 @@ use switchd_tests::{Background, Daemon, Lab, Space, command, eventually, run};
 const BOOT: Duration = Duration::from_secs(90);
 
 /// Kernel and initrd, made once and kept below the build folder.
-fn image() -> PathBuf {
+pub fn image() -> PathBuf {
     let folder = switchd_tests::daemon::target_folder().join("peers");
     let mut make = command::command(&["sh", concat!(env!("CARGO_MANIFEST_DIR"), "/harness/guest.sh")]);
     run(make.arg(&folder), Duration::from_secs(180)).ok();
@@ -51,7 +51,7 @@ fn boot(host: &Space, tap: &str, address: &str, target: &str) -> Background {
     ])
 }
 
-fn pings(vm: &Background, count: usize) {
+pub fn pings(vm: &Background, count: usize) {
     eventually(BOOT, || match vm.stdout().matches("bytes from").count() {
         seen if seen >= count => Ok(()),
         seen => Err(format!("{seen} answers at the guest:\n{}{}", vm.stdout(), vm.stderr())),

@@ -2,8 +2,8 @@
 //! be sent, told and waited for is asked of them. They run in the worker that owns the port, or beside it.
 
 pub mod dhcp;
-pub mod router_advertisement;
 pub mod lacp;
 pub mod lldp;
 pub mod neighbor;
+pub mod router_advertisement;
 pub mod rstp;

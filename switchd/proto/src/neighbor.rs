@@ -110,9 +110,19 @@ pub enum Heard {
 #[derive(Debug)]
 pub enum Output<P> {
     /// Ask for the address: its holder alone, or (`None`) everybody.
-    Solicit { address: IpAddr, to: Option<MacAddr> },
-    Resolved { address: IpAddr, mac: MacAddr, packets: Vec<P> },
-    Failed { address: IpAddr, packets: Vec<P> },
+    Solicit {
+        address: IpAddr,
+        to: Option<MacAddr>,
+    },
+    Resolved {
+        address: IpAddr,
+        mac: MacAddr,
+        packets: Vec<P>,
+    },
+    Failed {
+        address: IpAddr,
+        packets: Vec<P>,
+    },
 }
 
 /// A row for people.
@@ -240,7 +250,8 @@ impl<P> Neighbors<P> {
             return Held::Refused(packet);
         }
         entry.used = now;
-        let oldest = if entry.waiting.len() >= self.limits.packets { entry.waiting.pop_front() } else { None };
+        let oldest =
+            if entry.waiting.len() >= self.limits.packets { entry.waiting.pop_front() } else { None };
         entry.waiting.push_back((packet, size));
         self.bytes += size;
         match oldest {

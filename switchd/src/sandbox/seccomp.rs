@@ -235,9 +235,8 @@ fn programs() -> Result<[BpfProgram; 3], Error> {
 fn sockets() -> Result<Vec<SeccompRule>, Error> {
     // SOCK_NONBLOCK and SOCK_CLOEXEC stand above these bits.
     const KIND: u64 = 0xf;
-    let argument = |number, operator, value| {
-        SeccompCondition::new(number, SeccompCmpArgLen::Dword, operator, value)
-    };
+    let argument =
+        |number, operator, value| SeccompCondition::new(number, SeccompCmpArgLen::Dword, operator, value);
     let mut rules = Vec::new();
     for family in [c::AF_INET, c::AF_INET6] {
         for (kind, protocol) in [(c::SOCK_STREAM, c::IPPROTO_TCP), (c::SOCK_DGRAM, c::IPPROTO_UDP)] {
