@@ -3,6 +3,7 @@
 mod bond;
 mod nat;
 mod network;
+mod vhost;
 
 use crate::args::{Attach, Cli, Command, Fdb, FdbCommand, Global, Mirror, Network, Output, Port};
 use crate::client::{Client, decode};
@@ -145,12 +146,19 @@ impl Asker {
             Port::Attach(port) => {
                 let Attach { network, name, .. } = &*port;
                 let done = format!("port {name} attached to network {network}");
+                // The daemon may stand in another folder.
+                let socket = port.vhost_user.as_deref().map(vhost::absolute).transpose()?;
                 let body = body([
                     ("name", json!(name)),
                     ("network", json!(network)),
                     ("tap", json!(port.tap)),
                     ("netns", json!(port.netns)),
                     ("netdev", json!(port.netdev)),
+                    ("vhost-user", json!(socket)),
+                    ("server", json!(port.server.then_some(true))),
+                    ("queues", json!(port.queues)),
+                    ("socket-mode", json!(port.socket_mode)),
+                    ("socket-owner", json!(port.socket_owner)),
                     ("mac", json!(port.mac)),
                     ("vlan", json!(port.vlan)),
                     ("mac-limit", json!(port.mac_limit)),
@@ -159,7 +167,8 @@ impl Asker {
                     ("bpdu-guard", json!(port.bpdu_guard)),
                     ("loop-guard", json!(port.loop_guard)),
                 ]);
-                self.change(Method::POST, "/v1/ports", Some(body), &done).await.map(drop)
+                self.change(Method::POST, "/v1/ports", Some(body), &done).await?;
+                if socket.is_some() { self.tell_guest(name).await } else { Ok(()) }
             }
             Port::List => {
                 let list: Vec<PortStatus> = self.client.get("/v1/ports").await?;

@@ -176,7 +176,12 @@ pub fn ports(list: &[PortStatus], wide: bool) -> String {
         let mut row = vec![
             p.name.clone(),
             p.spec.network.to_string(),
-            p.spec.tap.clone().or_else(|| p.spec.netdev.clone()).unwrap_or_default(),
+            p.spec
+                .tap
+                .clone()
+                .or_else(|| p.spec.netdev.clone())
+                .or_else(|| p.spec.vhost_user.clone())
+                .unwrap_or_default(),
             state(p.state, p.reason.as_deref()),
             c.rx_frames.to_string(),
             c.tx_frames.to_string(),

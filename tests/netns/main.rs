@@ -2,8 +2,8 @@
 //!
 //! A module is a room: `traffic` what passes and what does not, `tags` VLANs, `life` devices and processes
 //! that come and go, `tables` addresses, `captures` mirrors, `control` configuration and bad input,
-//! `timing` whatever is measured, `vm` a guest with a kernel of its own, `vhost` guests in shared memory, `rootless` without privileges, `nat_*`
-//! address translation and the services of gateways, `bond_*`, `links_*`, `loops` and `mlag` what is at the far end
+//! `timing` whatever is measured, `vm` a guest with a kernel of its own, `vhost` guests
+//! in shared memory, `rootless` without privileges, `nat_*` address translation and the services of gateways, `bond_*`, `links_*`, `loops` and `mlag` what is at the far end
 //! of cables.
 //! Every test that ends well also has the daemon's counters add up (`Daemon`'s drop).
 

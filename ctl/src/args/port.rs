@@ -13,6 +13,9 @@ pub enum Port {
     /// there: a NIC, a veth, or the host's side of a tap that a virtual machine holds; the host's own stack is
     /// kept off it while it is a port.
     ///
+    /// --vhost-user is the socket of a virtual machine (QEMU, libvirt, Cloud Hypervisor): its queues lie in shared
+    /// memory. The machine listens and switchd connects, again and again; with --server it is the other way round.
+    ///
     /// Without --vlan a port is transparent: tags pass unchanged.
     Attach(Box<Attach>),
     /// List the ports, uplinks and members of bonds included
@@ -50,7 +53,7 @@ pub enum Port {
 }
 
 #[derive(Args, Debug)]
-#[command(group = ArgGroup::new("interface").required(true).args(["tap", "netdev"]))]
+#[command(group = ArgGroup::new("interface").required(true).args(["tap", "netdev", "vhost_user"]))]
 pub struct Attach {
     /// Network that the port joins
     #[arg(value_parser = name_of("network"), add = ArgValueCandidates::new(complete::networks))]
@@ -62,12 +65,27 @@ pub struct Attach {
     #[arg(long, value_name = "IFNAME")]
     pub tap: Option<String>,
     /// Put the tap into this network namespace (a name as in `ip netns`)
-    #[arg(long, value_name = "NAME", conflicts_with = "netdev", add = ArgValueCandidates::new(complete::namespaces))]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["netdev", "vhost_user"], add = ArgValueCandidates::new(complete::namespaces))]
     pub netns: Option<String>,
     /// Use an existing interface: a NIC, a veth, the host side of a VM-held tap
     #[arg(long, value_name = "IFNAME", add = ArgValueCandidates::new(complete::interfaces))]
     pub netdev: Option<String>,
-    /// MAC address of the tap [default: chosen once, and kept]
+    /// Use the vhost-user socket of a virtual machine
+    #[arg(long, value_name = "SOCKET", value_hint = clap::ValueHint::FilePath)]
+    pub vhost_user: Option<String>,
+    /// Make the socket; the virtual machine connects
+    #[arg(long, conflicts_with_all = ["tap", "netdev"])]
+    pub server: bool,
+    /// Queue pairs, 1 to 8 [default: 1]
+    #[arg(long, value_name = "N", conflicts_with_all = ["tap", "netdev"], value_parser = clap::value_parser!(u16).range(1..=8))]
+    pub queues: Option<u16>,
+    /// Access rights of the socket that is made, in octal [default: 0600]
+    #[arg(long, value_name = "MODE", requires = "server")]
+    pub socket_mode: Option<String>,
+    /// Owner of the socket that is made
+    #[arg(long, value_name = "USER[:GROUP]", requires = "server")]
+    pub socket_owner: Option<String>,
+    /// MAC address of the tap, or for the virtual machine [default: chosen once, and kept]
     #[arg(long, conflicts_with = "netdev")]
     pub mac: Option<String>,
     /// `access=10` (untagged member of one VLAN) or `trunk=10,20,native=1` (tagged, VLAN 1 untagged)

@@ -157,6 +157,11 @@ impl PortSpec {
             tap: None,
             netns: None,
             netdev: None,
+            vhost_user: None,
+            server: false,
+            queues: None,
+            socket_mode: None,
+            socket_owner: None,
             mac: None,
             vlan: None,
             admin: Admin::Up,
@@ -169,7 +174,7 @@ impl PortSpec {
     }
 }
 
-/// Exactly one of `tap` and `netdev`.
+/// Exactly one of `tap`, `netdev` and `vhost-user`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PortSpec {
@@ -183,7 +188,22 @@ pub struct PortSpec {
     /// Existing interface: a NIC, a veth, or the host side of a VM-held tap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netdev: Option<String>,
-    /// MAC address of the tap; default: chosen once, and kept.
+    /// Absolute path of a virtual machine's vhost-user socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vhost_user: Option<String>,
+    /// The socket is made by switchd, and the virtual machine connects; default: the other way round.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub server: bool,
+    /// Queue pairs of a vhost-user port, 1–8; default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u16>,
+    /// Access rights of a socket that switchd makes, in octal; default 0600.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_mode: Option<String>,
+    /// Owner of a socket that switchd makes: `USER`, `USER:GROUP` or `:GROUP`; default: the user that runs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_owner: Option<String>,
+    /// MAC address of the tap, or for the virtual machine's interface; default: chosen once, and kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
     /// `access=10` or `trunk=10,20,native=1`; absent: transparent.

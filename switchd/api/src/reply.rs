@@ -94,7 +94,7 @@ pub struct PortStatus {
     /// Why it is down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// `tap`, `netdev`, `uplink`, `bond` (an uplink too), `member` (of a bond), `gateway` or `egress`.
+    /// `tap`, `netdev`, `vhost-user`, `uplink`, `bond` (an uplink too), `member` (of a bond), `gateway` or `egress`.
     pub backend: String,
     /// The MAC address that is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -130,6 +130,26 @@ impl BrokerClient {
         }
     }
 
+    /// A connection to a virtual machine's socket, once it has spoken.
+    pub fn connect_vhost(&self, path: &str) -> Result<OwnedFd, Refused> {
+        match self.call(Request::ConnectVhost { path: path.into() })? {
+            (Reply::Done, Some(fd)) => Ok(fd),
+            other => Err(unexpected(&other.0)),
+        }
+    }
+
+    /// A non-blocking socket that virtual machines connect to.
+    pub fn listen_vhost(&self, request: VhostListenRequest) -> Result<OwnedFd, Refused> {
+        match self.call(Request::ListenVhost(request))? {
+            (Reply::Done, Some(fd)) => Ok(fd),
+            other => Err(unexpected(&other.0)),
+        }
+    }
+
+    pub fn close_vhost(&self, path: &str) -> Result<(), Refused> {
+        self.done(Request::CloseVhost { path: path.into() })
+    }
+
     /// The host's addresses, and those of its routes that overlap with one of `prefixes`.
     pub fn host_net(&self, prefixes: &[Prefix]) -> Result<(Vec<HostAddress>, Vec<HostRoute>), Refused> {
         match self.call(Request::HostNet { prefixes: prefixes.to_vec() })?.0 {

@@ -6,6 +6,7 @@
 
 use super::messages::*;
 use super::netns::{self, Change, Id, Watch};
+use super::vhost::VhostSockets;
 use super::{links::Links, names};
 use std::collections::BTreeMap;
 use std::io;
@@ -19,7 +20,7 @@ use switchd_wire::MacAddr;
 
 /// Most interfaces held. The grants are few and long-lived; this keeps a mad dataplane from filling the
 /// host with interfaces.
-const HELD_MAX: usize = 4096;
+pub(super) const HELD_MAX: usize = 4096;
 /// Bytes behind the Ethernet header: the smallest that IPv4 knows (RFC 791), the largest that we carry.
 const MTU: std::ops::RangeInclusive<u32> = 68..=9216;
 
@@ -51,6 +52,7 @@ pub struct Devices {
     netdevs: BTreeMap<String, HeldNetdev>,
     pub links: Links,
     pub namespaces: Watch,
+    pub vhost: VhostSockets,
     retained: (Vec<TapKey>, Vec<String>),
     /// When the carriers of bond members were last asked for.
     asked: Instant,
@@ -69,6 +71,7 @@ impl Devices {
             taps: BTreeMap::new(),
             netdevs: BTreeMap::new(),
             namespaces: Watch::new()?,
+            vhost: VhostSockets::default(),
             retained: Default::default(),
             asked: Instant::now(),
         })
@@ -280,6 +283,7 @@ impl Devices {
             return Ok((Reply::Done, None));
         }
         let (taps, netdevs) = std::mem::take(&mut self.retained);
+        self.vhost.retain(&netdevs);
         let old: Vec<TapKey> = self.taps.keys().filter(|key| !taps.contains(key)).cloned().collect();
         for key in old {
             if let Some(held) = self.taps.remove(&key)
@@ -300,8 +304,9 @@ impl Devices {
         Ok((Reply::Done, None))
     }
 
-    /// At the orderly end: interfaces go back to the host, taps stay.
+    /// At the orderly end: interfaces go back to the host, sockets are removed, taps stay.
     pub fn end(&mut self) {
+        self.vhost.end();
         for (name, held) in std::mem::take(&mut self.netdevs) {
             if let Err(error) = self.release_netdev(&name, held) {
                 tracing::warn!("{error}");

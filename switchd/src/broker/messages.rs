@@ -155,6 +155,15 @@ pub struct ListenRequest {
     pub port: u16,
 }
 
+/// A socket for virtual machines to connect to.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct VhostListenRequest {
+    pub path: String,
+    pub mode: u32,
+    /// `USER`, `USER:GROUP` or `:GROUP`.
+    pub owner: Option<String>,
+}
+
 /// Facts and choices that the dataplane starts with. Descriptors beside it: the notice socket, the control
 /// socket's listener and, if there is one, the `--config` file, in that order.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -225,7 +234,7 @@ pub enum Request {
     CaptureNumbers {
         path: String,
     },
-    /// Everything that is not named is released. `more`: another part of the list follows.
+    /// Everything that is not named is released; paths of vhost-user sockets are among `netdevs`. `more`: another part of the list follows.
     Retain {
         taps: Vec<(String, Option<String>)>,
         netdevs: Vec<String>,
@@ -247,6 +256,14 @@ pub enum Request {
     /// [`Notice::HostChanged`] is told.
     HostNet {
         prefixes: Vec<Prefix>,
+    },
+    /// A connection to a virtual machine's vhost-user socket. EAGAIN: ask again.
+    ConnectVhost {
+        path: String,
+    },
+    ListenVhost(VhostListenRequest),
+    CloseVhost {
+        path: String,
     },
     /// Text of the host's resolv.conf; from then on its changes are told.
     Resolv,

@@ -25,6 +25,7 @@ mod netns;
 mod place;
 mod run;
 mod sockets;
+mod vhost;
 
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,7 @@ mod tests;
 pub use client::BrokerClient;
 pub use messages::{
     CaptureGrant, Hello, HostAddress, HostRoute, LinkInfo, ListenRequest, NetdevGrant, NetdevRequest, Notice,
-    Prefix, Protocol, Refused, Role, TapGrant, TapRequest,
+    Prefix, Protocol, Refused, Role, TapGrant, TapRequest, VhostListenRequest,
 };
 pub use run::run;
 

@@ -27,6 +27,8 @@ pub(super) mod range {
         RangeRule { min: 10, max: 1_000_000, what: "the ageing time in seconds is" };
     pub const MAC_LIMIT: RangeRule =
         RangeRule { min: 1, max: 1_048_576, what: "the number of learned addresses is" };
+    /// As many as are served; a guest has at most one a processor.
+    pub const QUEUES: RangeRule = RangeRule { min: 1, max: 8, what: "the number of queue pairs is" };
     /// RFC 2131 leaves it open; below two minutes clients would only renew.
     pub const LEASE: RangeRule =
         RangeRule { min: 120, max: 31_536_000, what: "the lease time in seconds is" };

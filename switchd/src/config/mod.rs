@@ -46,8 +46,8 @@ pub use typed::{
     OutsideAddress, OutsideMac, OutsidePlan, mask4,
 };
 pub use validate::{
-    Backend, MirrorPlan, NetworkPlan, PortPlan, Rotation, Source, StaticEntry, Target, Validated, validate,
-    validate_change,
+    Backend, MirrorPlan, NetworkPlan, PortPlan, Rotation, Source, StaticEntry, Target, Validated, VhostUser,
+    validate, validate_change,
 };
 pub use value::{fdb_key, ifname, netns, size, time, vlan};
 pub use words::{changes, counted};

@@ -279,6 +279,11 @@ fn same_device(old: &PortSpec, new: &PortSpec) -> bool {
         tap,
         netns,
         netdev,
+        vhost_user,
+        server,
+        queues,
+        socket_mode,
+        socket_owner,
         mac,
         vlan: _,
         admin: _,
@@ -292,5 +297,10 @@ fn same_device(old: &PortSpec, new: &PortSpec) -> bool {
         && *tap == new.tap
         && *netns == new.netns
         && *netdev == new.netdev
+        && *vhost_user == new.vhost_user
+        && *server == new.server
+        && *queues == new.queues
+        && *socket_mode == new.socket_mode
+        && *socket_owner == new.socket_owner
         && *mac == new.mac
 }

@@ -89,6 +89,40 @@ pub(super) fn host_interface(text: &str) -> Result<(), String> {
     }
 }
 
+/// Path of a unix socket: what fits into its address.
+pub(super) fn socket(text: &str) -> Result<(), String> {
+    let rule = if !text.starts_with('/') {
+        "the path of a socket is absolute"
+    } else if text.len() > 107 {
+        "the path of a socket has at most 107 bytes"
+    } else if text.split('/').any(|part| part == "..") || text.ends_with('/') {
+        "the path of a socket has no .. and ends with its name"
+    } else if text.chars().any(char::is_control) {
+        "the path of a socket has no control characters"
+    } else {
+        return Ok(());
+    };
+    Err(rule.into())
+}
+
+/// Access rights in octal.
+pub(super) fn mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err("access rights are three octal digits".into()),
+    }
+}
+
+/// `USER`, `USER:GROUP` or `:GROUP`; that they exist is seen when the socket is made.
+pub(super) fn owner(text: &str) -> Result<(), String> {
+    let (user, group) = text.split_once(':').unwrap_or((text, ""));
+    let plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_graphic() && !b":/".contains(&byte));
+    match plain(user) && plain(group) && user.len() + group.len() > 0 && text.len() <= 80 {
+        true => Ok(()),
+        false => Err("an owner is USER, USER:GROUP or :GROUP".into()),
+    }
+}
+
 /// A file beneath /run/netns.
 pub fn netns(text: &str) -> Result<(), String> {
     let rule = if text.is_empty() || text.len() > 255 {

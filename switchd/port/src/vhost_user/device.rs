@@ -66,7 +66,8 @@ pub struct Ring {
     pub base: u16,
     /// From SET_VRING_KICK to GET_VRING_BASE.
     pub started: bool,
-    pub enabled: bool,
+    /// As the monitor said last.
+    pub enabled: Option<bool>,
     pub kick: Option<OwnedFd>,
     pub call: Option<OwnedFd>,
     pub running: Option<Split>,
@@ -139,8 +140,9 @@ impl Device {
         let Device { features, memory, rings, .. } = self;
         let mut changed = false;
         for (index, ring) in rings.iter_mut().enumerate() {
-            // Without protocol features a ring is enabled from its start.
-            let wanted = ring.started && (ring.enabled || *features & feature::PROTOCOL_FEATURES == 0);
+            // Without protocol features a ring is enabled from its start, unless it is told otherwise.
+            let enabled = ring.enabled.unwrap_or(*features & feature::PROTOCOL_FEATURES == 0);
+            let wanted = ring.started && enabled;
             if !wanted {
                 changed |= ring.running.is_some();
                 ring.stop();

@@ -9,8 +9,11 @@ use super::split::SIZE_MAX;
 use crate::sys::mapping::Mapping;
 use rustix::event::epoll;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard};
 use vhost::vhost_user::message::*;
 use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandler};
@@ -23,9 +26,45 @@ const PROTOCOL: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
 
 pub(super) struct Handler {
     pub shared: Arc<Shared>,
+    /// REPLY_ACK was agreed.
+    acks: AtomicBool,
 }
 
+/// SET_VRING_ENABLE: request, size of its body.
+const ENABLE: (u32, u32) = (18, 8);
+/// Of a message's flags: version 1, an answer, an answer is wanted.
+const VERSION: u32 = 1;
+const REPLY: u32 = 4;
+const NEED_REPLY: u32 = 8;
+
 impl Handler {
+    pub fn new(shared: Arc<Shared>) -> Handler {
+        Handler { shared, acks: AtomicBool::new(false) }
+    }
+
+    /// QEMU enables the rings of a network device before it has set the features, one of which allows that.
+    /// The crate takes this for an error, so such a message is answered here. False: it is another one.
+    pub fn enable_early(&self, stream: &UnixStream) -> std::io::Result<bool> {
+        let early = !self.shared.device().has(feature::PROTOCOL_FEATURES);
+        let mut raw = [0; 20];
+        if !early || recv(stream, &mut raw[..], RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0 < raw.len() {
+            return Ok(false);
+        }
+        let word = |at: usize| u32::from_le_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
+        let (request, flags, size, ring, enable) = (word(0), word(4), word(8), word(12), word(16));
+        if (request, size) != ENABLE || flags & 7 != VERSION || enable > 1 {
+            return Ok(false);
+        }
+        recv(stream, &mut [0u8; 20][..], RecvFlags::DONTWAIT)?;
+        let done = self.set_vring_enable(ring, enable == 1);
+        if flags & NEED_REPLY != 0 && self.acks.load(Ordering::Relaxed) {
+            let words = [request, VERSION | REPLY, 8, u32::from(done.is_err()), 0];
+            let reply: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            send(stream, &reply, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+        }
+        Ok(true)
+    }
+
     fn offered(&self) -> u64 {
         OFFERED | if self.shared.pairs > 1 { feature::MQ } else { 0 }
     }
@@ -253,6 +292,7 @@ impl VhostUserBackendReqHandler for Handler {
         if surplus != 0 {
             return self.change(|_| Err(format!("protocol features {surplus:#x}, which are not offered")));
         }
+        self.acks.store(features & VhostUserProtocolFeatures::REPLY_ACK.bits() != 0, Ordering::Relaxed);
         Ok(())
     }
 
@@ -262,7 +302,7 @@ impl VhostUserBackendReqHandler for Handler {
 
     fn set_vring_enable(&self, index: u32, enable: bool) -> Result<()> {
         self.ring(index, |ring| {
-            ring.enabled = enable;
+            ring.enabled = Some(enable);
             Ok(())
         })
     }

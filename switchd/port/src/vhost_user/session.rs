@@ -218,8 +218,8 @@ fn converse(shared: &Arc<Shared>, stream: UnixStream, before: Option<String>) ->
         "connected, the guest has no driver running".to_owned(),
         before.as_deref(),
     )));
-    let mut handler =
-        BackendReqHandler::from_stream(stream, Arc::new(Handler { shared: Arc::clone(shared) }));
+    let backend = Arc::new(Handler::new(Arc::clone(shared)));
+    let mut handler = BackendReqHandler::from_stream(stream, Arc::clone(&backend));
     loop {
         let readable = shared.wait(Some(&watched), None);
         if shared.is_stopped() {
@@ -231,7 +231,11 @@ fn converse(shared: &Arc<Shared>, stream: UnixStream, before: Option<String>) ->
         if !readable {
             continue;
         }
-        let outcome = handler.handle_request();
+        let outcome = match backend.enable_early(&watched) {
+            Ok(true) => Ok(()),
+            Ok(false) => handler.handle_request(),
+            Err(_) => return Ok(()),
+        };
         if let Some(fault) = shared.device().fault.clone() {
             return Err(fault);
         }

@@ -16,6 +16,7 @@ enum Use {
     Egress,
     Netdev,
     Tap,
+    VhostUser,
     Member(usize),
     Peer,
     /// The bond itself.
@@ -44,6 +45,7 @@ impl User<'_> {
             Use::Egress => format!("the egress of network {owner}"),
             Use::Netdev => format!("the netdev of port {owner}"),
             Use::Tap => format!("the tap of port {owner}"),
+            Use::VhostUser => format!("the socket of port {owner}"),
             Use::Member(_) => format!("a member of bond {owner}"),
             Use::Peer => format!("the peer link of bond {owner}"),
             Use::Bond => format!("bond {owner}"),
@@ -56,6 +58,7 @@ impl User<'_> {
             Use::Egress => ("network", Some("egress")),
             Use::Netdev => ("port", Some("netdev")),
             Use::Tap => ("port", Some("tap")),
+            Use::VhostUser => ("port", Some("vhost-user")),
             Use::Member(_) => ("bond", Some("members")),
             Use::Peer => ("bond", Some("peer")),
             Use::Bond => ("bond", None),
@@ -103,9 +106,10 @@ fn users(scope: Scope<'_>) -> Vec<User<'_>> {
         }
     }
     for (owner, spec) in scope.ports() {
-        let (how, netns, interface) = match (&spec.tap, &spec.netdev) {
-            (Some(tap), None) => (Use::Tap, spec.netns.as_deref(), tap),
-            (None, Some(netdev)) => (Use::Netdev, None, netdev),
+        let (how, netns, interface) = match (&spec.tap, &spec.netdev, &spec.vhost_user) {
+            (Some(tap), None, None) => (Use::Tap, spec.netns.as_deref(), tap),
+            (None, Some(netdev), None) => (Use::Netdev, None, netdev),
+            (None, None, Some(socket)) => (Use::VhostUser, None, socket),
             _ => continue,
         };
         users.push(User { how, owner, netns, interface, new: scope.is_new_port(owner) });
@@ -142,9 +146,10 @@ fn conflict(user: &User<'_>, other: &User<'_>) -> Problem {
         }
         _ => {
             let place = user.netns.map_or_else(String::new, |name| format!(" in namespace {name:?}"));
-            Problem::new(&path, format!("this interface{place} is {} already", other.words()))
+            let what = if user.how == Use::VhostUser { "socket" } else { "interface" };
+            Problem::new(&path, format!("this {what}{place} is {} already", other.words()))
                 .text(user.interface)
-                .help("an interface has one use")
+                .help(format!("{} {what} has one use", if what == "socket" { "a" } else { "an" }))
         }
     };
     let also = other.path();

@@ -99,6 +99,20 @@ pub enum Backend {
     Netdev {
         ifname: String,
     },
+    VhostUser(VhostUser),
+}
+
+/// A virtual machine's socket.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct VhostUser {
+    /// Absolute.
+    pub socket: String,
+    /// We listen.
+    pub server: bool,
+    /// Queue pairs, 1–8.
+    pub queues: u16,
+    pub mode: u32,
+    pub owner: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -3,10 +3,10 @@
 use super::super::address::host4;
 use super::super::keys::range;
 use super::super::problem::Problem;
-use super::super::value::{host_interface, host_mac, ifname, netns, storm, vlan};
+use super::super::value::{host_interface, host_mac, ifname, mode, netns, owner, socket, storm, vlan};
 use super::network::{choice, in_range};
 use super::scope::Scope;
-use super::{Backend, PortPlan, instead};
+use super::{Backend, PortPlan, VhostUser, instead};
 use std::collections::BTreeMap;
 use switchd_api::model::{Admin, Desired, Kind, PortSpec};
 use switchd_api::name::Name;
@@ -135,34 +135,92 @@ fn backend(name: &Name, spec: &PortSpec, problems: &mut Vec<Problem>) -> Option<
     check("tap", &spec.tap, ifname);
     check("netdev", &spec.netdev, host_interface);
     check("netns", &spec.netns, netns);
-    match (&spec.tap, &spec.netdev) {
-        (Some(tap), None) => Some(Backend::Tap { ifname: tap.clone(), netns: spec.netns.clone() }),
-        (None, Some(netdev)) => {
-            for (key, value) in [("netns", &spec.netns), ("mac", &spec.mac)] {
-                if let Some(value) = value {
-                    problems.push(
-                        Problem::new(&path(key), "only a tap has this key: a netdev is taken as it is")
-                            .text(value)
-                            .help(format!("leave {key} out")),
-                    );
-                }
-            }
-            Some(Backend::Netdev { ifname: netdev.clone() })
+    let only = |key: &'static str, value: &str, whose: &str, problems: &mut Vec<Problem>| {
+        problems.push(
+            Problem::new(&path(key), format!("only {whose} has this key"))
+                .text(value)
+                .help(format!("leave {key} out")),
+        );
+    };
+    if let (Some(netns), None) = (&spec.netns, &spec.tap) {
+        only("netns", netns, "a tap", problems);
+    }
+    if let (Some(mac), Some(_)) = (&spec.mac, &spec.netdev) {
+        only("mac", mac, "a tap or a vhost-user port", problems);
+    }
+    if spec.vhost_user.is_none() {
+        let set = [
+            ("server", spec.server.then(|| "true".to_owned())),
+            ("queues", spec.queues.map(|queues| queues.to_string())),
+            ("socket-mode", spec.socket_mode.clone()),
+            ("socket-owner", spec.socket_owner.clone()),
+        ];
+        for (key, value) in set.iter().filter_map(|(key, value)| Some((*key, value.as_ref()?))) {
+            only(key, value, "a vhost-user port", problems);
         }
-        (Some(_), Some(netdev)) => {
+    }
+    let given = [("tap", &spec.tap), ("netdev", &spec.netdev), ("vhost-user", &spec.vhost_user)];
+    let mut given = given.iter().filter_map(|(key, value)| value.as_ref().map(|value| (*key, value)));
+    let first = given.next();
+    if let (Some((one, _)), Some((key, value))) = (first, given.next()) {
+        problems.push(
+            Problem::new(&path(key), format!("a port has either {one} or {key}, not both"))
+                .text(value)
+                .also(&path(one)),
+        );
+        return None;
+    }
+    match first {
+        Some(("tap", tap)) => Some(Backend::Tap { ifname: tap.clone(), netns: spec.netns.clone() }),
+        Some(("netdev", netdev)) => Some(Backend::Netdev { ifname: netdev.clone() }),
+        Some((_, socket)) => Some(vhost_user(name, spec, socket, problems)),
+        None => {
             problems.push(
-                Problem::new(&path("netdev"), "a port has either tap or netdev, not both")
-                    .text(netdev)
-                    .also(&path("tap")),
-            );
-            None
-        }
-        (None, None) => {
-            problems.push(
-                Problem::new(&["port", name.as_str()], "a port needs tap or netdev: what is behind it")
-                    .help("tap = an interface that switchd makes and owns; netdev = one that exists already"),
+                Problem::new(
+                    &["port", name.as_str()],
+                    "a port needs tap, netdev or vhost-user: what is behind it",
+                )
+                .help(
+                    "tap = an interface that switchd makes and owns; netdev = one that exists already; \
+                     vhost-user = the socket of a virtual machine",
+                ),
             );
             None
         }
     }
+}
+
+fn vhost_user(name: &Name, spec: &PortSpec, text: &str, problems: &mut Vec<Problem>) -> Backend {
+    let path = |key| ["port", name.as_str(), key];
+    if let Err(rule) = socket(text) {
+        problems.push(Problem::new(&path("vhost-user"), rule).text(text).help("as in /run/vm1.sock"));
+    }
+    in_range(&path("queues"), spec.queues.map(u64::from), range::QUEUES, problems);
+    for (key, set) in
+        [("socket-mode", spec.socket_mode.is_some()), ("socket-owner", spec.socket_owner.is_some())]
+    {
+        if set && !spec.server {
+            problems.push(
+                Problem::new(&path(key), "only a socket that switchd makes has this key")
+                    .help(format!("set server = true, or leave {key} out")),
+            );
+        }
+    }
+    let mode = spec.socket_mode.as_deref().map_or(Ok(0o600), mode).unwrap_or_else(|rule| {
+        let text = spec.socket_mode.as_deref().unwrap_or_default();
+        problems.push(Problem::new(&path("socket-mode"), rule).text(text).help("as in 0660"));
+        0o600
+    });
+    if let Some(owner) = &spec.socket_owner
+        && let Err(rule) = self::owner(owner)
+    {
+        problems.push(Problem::new(&path("socket-owner"), rule).text(owner).help("as in libvirt-qemu:kvm"));
+    }
+    Backend::VhostUser(VhostUser {
+        socket: text.to_owned(),
+        server: spec.server,
+        queues: spec.queues.unwrap_or(1),
+        mode,
+        owner: spec.socket_owner.clone(),
+    })
 }

@@ -214,6 +214,51 @@ fn an_interface_has_one_use() {
 }
 
 #[test]
+fn a_vhost_user_port_has_a_socket_of_its_own() {
+    let socket = |change: fn(&mut PortSpec)| {
+        check(|desired| {
+            let spec = desired.port.get_mut("pc").unwrap();
+            (spec.netdev, spec.vhost_user) = (None, Some("/run/vm.sock".into()));
+            change(spec);
+        })
+        .map(|validated| validated.ports["pc"].backend.clone())
+        .map_err(|problems| problems.iter().map(Problem::to_string).collect::<Vec<_>>())
+    };
+    let plain =
+        VhostUser { socket: "/run/vm.sock".into(), server: false, queues: 1, mode: 0o600, owner: None };
+    assert_eq!(socket(|_| ()), Ok(Backend::VhostUser(plain.clone())));
+    let made = socket(|spec| {
+        (spec.server, spec.queues, spec.mac) = (true, Some(8), Some("02:00:00:00:00:05".into()));
+        (spec.socket_mode, spec.socket_owner) = (Some("0660".into()), Some(":kvm".into()));
+    });
+    let owner = Some(":kvm".into());
+    assert_eq!(
+        made,
+        Ok(Backend::VhostUser(VhostUser { server: true, queues: 8, mode: 0o660, owner, ..plain }))
+    );
+    type Case = (fn(&mut PortSpec), &'static str);
+    let cases: [Case; 9] = [
+        (|spec| spec.vhost_user = Some("vm.sock".into()), "absolute"),
+        (|spec| spec.vhost_user = Some(format!("/{}", "a".repeat(107))), "at most 107 bytes"),
+        (|spec| spec.vhost_user = Some("/run/../vm".into()), "no .."),
+        (|spec| spec.tap = Some("t".into()), "either tap or vhost-user, not both"),
+        (|spec| spec.netns = Some("g1".into()), "only a tap"),
+        (|spec| spec.queues = Some(9), "queue pairs"),
+        (|spec| spec.socket_mode = Some("0660".into()), "only a socket that switchd makes"),
+        (|spec| (spec.server, spec.socket_mode) = (true, Some("1777".into())), "three octal digits"),
+        (|spec| (spec.server, spec.socket_owner) = (true, Some("a:b:c".into())), "USER:GROUP"),
+    ];
+    for (number, (change, expected)) in cases.into_iter().enumerate() {
+        let problems = socket(change).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].contains(expected), "{number}: {problems:?}");
+    }
+    assert_eq!(
+        port("pc", |spec| spec.server = true),
+        ["port pc: server \"true\": only a vhost-user port has this key"]
+    );
+}
+
+#[test]
 fn a_port_has_exactly_one_thing_behind_it() {
     assert_eq!(
         port("pc", |spec| spec.tap = Some("t".into())),
@@ -221,13 +266,13 @@ fn a_port_has_exactly_one_thing_behind_it() {
     );
     assert_eq!(
         port("pc", |spec| spec.netdev = None),
-        ["port pc: a port needs tap or netdev: what is behind it"]
+        ["port pc: a port needs tap, netdev or vhost-user: what is behind it"]
     );
     assert_eq!(
         port("pc", |spec| (spec.netns, spec.mac) = (Some("g".into()), Some("02:00:00:00:00:05".into()))),
         [
-            "port pc: netns \"g\": only a tap has this key: a netdev is taken as it is",
-            "port pc: mac \"02:00:00:00:00:05\": only a tap has this key: a netdev is taken as it is"
+            "port pc: netns \"g\": only a tap has this key",
+            "port pc: mac \"02:00:00:00:00:05\": only a tap or a vhost-user port has this key"
         ]
     );
 }

@@ -46,7 +46,7 @@ impl Engine {
         given.extend(validated.bonds.values().filter_map(|plan| plan.system_id));
         let mut keys = Vec::new();
         for (name, plan) in &validated.ports {
-            if plan.mac.is_none() && matches!(plan.backend, config::Backend::Tap { .. }) {
+            if plan.mac.is_none() && !matches!(plan.backend, config::Backend::Netdev { .. }) {
                 keys.push((name.to_string(), format!("port {name}")));
             }
         }

@@ -18,6 +18,7 @@ use switchd_api::reply::{ErrorBody, ErrorCode};
 pub(super) enum Grant {
     Tap { name: String, netns: Option<String> },
     Netdev { name: String },
+    VhostUser { socket: String, server: bool },
 }
 
 impl Grant {
@@ -28,6 +29,9 @@ impl Grant {
             | Backend::Uplink { name }
             | Backend::Bond { name }
             | Backend::Member { name } => Grant::Netdev { name: name.clone() },
+            Backend::VhostUser { socket, .. } => {
+                Grant::VhostUser { socket: socket.socket.clone(), server: socket.server }
+            }
         }
     }
 }
@@ -35,7 +39,7 @@ impl Grant {
 /// A member is the host's as an uplink is: it keeps its own address and stack.
 fn role(backend: &Backend) -> Option<Role> {
     match backend {
-        Backend::Tap { .. } => None,
+        Backend::Tap { .. } | Backend::VhostUser { .. } => None,
         Backend::Netdev { .. } => Some(Role::Port),
         Backend::Member { .. } => Some(Role::Member),
         Backend::Uplink { .. } | Backend::Bond { .. } => Some(Role::Uplink),
@@ -61,6 +65,7 @@ impl Engine {
                 }
                 self.means.broker.open_netdev(name, role.unwrap_or(Role::Port), mtu)?
             }
+            Backend::VhostUser { socket, .. } => self.means.broker.open_vhost_user(socket, mtu)?,
         };
         self.grants.insert(grant, role);
         Ok(opened)
@@ -104,6 +109,9 @@ impl Engine {
                     (format!("tap {name}"), self.means.broker.close_tap(name, netns.as_deref()))
                 }
                 Grant::Netdev { name } => (format!("interface {name}"), self.means.broker.close_netdev(name)),
+                Grant::VhostUser { socket, .. } => {
+                    (format!("socket {socket}"), self.means.broker.close_vhost_user(socket))
+                }
             };
             if let Err(refused) = closed {
                 self.events.tell("broker.refused", what, format!("could not be released: {refused}"));
@@ -136,7 +144,10 @@ impl Engine {
             self.complain(port, told);
         }
         self.troubles.clear(object);
-        let message = format!("interface {} is open", backend.interface());
+        let message = match &backend {
+            Backend::VhostUser { socket, .. } => format!("socket {} is open", socket.socket),
+            other => format!("interface {} is open", other.interface()),
+        };
         self.events.tell(object.up_event(), object.to_string(), message);
         Ok(())
     }
@@ -207,6 +218,7 @@ pub(super) fn cannot_open(object: &Object, backend: &Backend, refused: &Refused)
     use rustix::io::Errno;
     let interface = backend.interface();
     let hint = match (refused.errno.map(Errno::from_raw_os_error), backend) {
+        (_, Backend::VhostUser { .. }) => "docs/VHOST_USER.md has the whole procedure".to_owned(),
         (Some(Errno::NODEV | Errno::NXIO | Errno::NOENT), Backend::Tap { netns: Some(netns), .. }) => {
             format!("is there a namespace {netns}? ip netns list")
         }

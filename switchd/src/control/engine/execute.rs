@@ -275,6 +275,8 @@ impl Engine {
                     refuse_small(&object, name, self.standing.facts(port), mtu)?;
                 }
             }
+            // The guest's own affair: what does not fit is dropped.
+            Backend::VhostUser { .. } => {}
             Backend::Bond { name } => {
                 let links = self.standing.bonds.get(name).into_iter().flat_map(|bond| &bond.links);
                 for (interface, link) in links.filter(|_| mode == Mode::Strict) {

@@ -5,6 +5,7 @@
 
 use super::target::{Served, Tape, TapeFile};
 use crate::broker::{HostAddress, HostRoute, LinkInfo, ListenRequest, Prefix, Refused, Role};
+use crate::config::VhostUser;
 use crate::services::{LeaseRow, ServiceCounters};
 use crate::worker::command::{
     BondSnapshot, Command, CommandError, FdbRow, FlowRow, Key, NeighborRow, Outcome, Snapshot,
@@ -47,7 +48,11 @@ pub trait Broker: Send {
     fn open_netdev(&self, name: &str, role: Role, mtu: u16) -> Result<Opened, Refused>;
     /// Gives the interface back to the host.
     fn close_netdev(&self, name: &str) -> Result<(), Refused>;
-    /// Releases whatever an earlier dataplane held beyond these.
+    /// Without a virtual machine the device has no carrier.
+    fn open_vhost_user(&self, socket: &VhostUser, mtu: u16) -> Result<Opened, Refused>;
+    fn close_vhost_user(&self, socket: &str) -> Result<(), Refused>;
+    /// Releases whatever an earlier dataplane held beyond these. Among the names of interfaces are the
+    /// paths of sockets.
     fn retain(&self, taps: &[(String, Option<String>)], netdevs: &[String]) -> Result<(), Refused>;
     /// Of an interface in the host's namespace.
     fn link(&self, name: &str) -> Result<LinkInfo, Refused>;

@@ -273,6 +273,9 @@ fn guest(name: &str, plan: &config::PortPlan, around: &Around) -> Guest {
             mac: plan.mac.unwrap_or_else(|| around.mac(name)),
         },
         config::Backend::Netdev { ifname } => Backend::Netdev { name: ifname.clone() },
+        config::Backend::VhostUser(socket) => {
+            Backend::VhostUser { socket: socket.clone(), mac: plan.mac.unwrap_or_else(|| around.mac(name)) }
+        }
     };
     let config = PortConfig {
         vlan: plan.vlan.clone(),

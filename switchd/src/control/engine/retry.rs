@@ -286,7 +286,7 @@ impl Engine {
             .standing
             .backends()
             .into_iter()
-            .filter(|(_, backend)| !matches!(backend, Backend::Tap { .. }))
+            .filter(|(_, backend)| !matches!(backend, Backend::Tap { .. } | Backend::VhostUser { .. }))
             .map(|(_, backend)| backend.interface().to_owned())
             .collect();
         for name in interfaces {

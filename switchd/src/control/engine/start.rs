@@ -147,6 +147,7 @@ impl Engine {
         for guest in target.ports.values() {
             match &guest.backend {
                 Backend::Tap { name, netns, .. } => taps.push((name.clone(), netns.clone())),
+                // A socket's path among them.
                 other => netdevs.push(other.interface().to_owned()),
             }
         }

@@ -198,10 +198,21 @@ impl Engine {
             return Some(reason.to_owned());
         }
         match self.standing.facts(port) {
-            Some(facts) if facts.carrier => None,
+            Some(facts) if facts.carrier => match self.guest_link(port, view) {
+                Some(seen) if !seen.link => {
+                    Some(seen.condition.clone().unwrap_or_else(|| "no guest is connected".to_owned()))
+                }
+                _ => None,
+            },
             Some(_) => Some("no carrier".to_owned()),
             None => Some("not up yet".to_owned()),
         }
+    }
+
+    /// Of a port whose device knows by itself whether anybody is there.
+    fn guest_link<'a>(&self, port: &str, view: &'a View) -> Option<&'a PortSnapshot> {
+        let backend = &self.target.ports.get(port)?.backend;
+        matches!(backend, super::target::Backend::VhostUser { .. }).then(|| view.ports.get(port))?
     }
 
     /// Guests' ports and uplinks, without the kernel's own counters.
@@ -271,6 +282,7 @@ impl Engine {
         let mut status = self.port_status(name, &spec, &self.view());
         if let Some((backend, _)) = self.standing.backend(name)
             && self.standing.facts(name).is_some()
+            && !matches!(backend, super::target::Backend::VhostUser { .. })
         {
             let counters = self.means.broker.kernel_counters(backend.interface(), backend.netns());
             status.kernel = counters.unwrap_or_default();
@@ -302,6 +314,7 @@ impl Engine {
                 None if bond.is_some() => "bond",
                 None if station.is_some() => station.map_or("", |(kind, ..)| kind),
                 None if spec.tap.is_some() => "tap",
+                None if spec.vhost_user.is_some() => "vhost-user",
                 None => "netdev",
             }
             .to_owned(),
@@ -317,7 +330,10 @@ impl Engine {
             carrier: match bond {
                 None if station.is_some() => true,
                 Some(bond) => view.bonds.get(bond).is_some_and(|bond| bond.up),
-                None => facts.is_some_and(|facts| facts.carrier),
+                None => {
+                    facts.is_some_and(|facts| facts.carrier)
+                        && self.guest_link(name, view).is_none_or(|seen| seen.link)
+                }
             },
             addresses_learned: seen.map_or(0, |port| port.addresses),
             worker: match station {
@@ -333,7 +349,8 @@ impl Engine {
 
     /// Of a tap: what the guest has. Of another interface: its own.
     fn address(&self, port: &str) -> Option<String> {
-        if let Some(super::target::Backend::Tap { mac, .. }) =
+        use super::target::Backend;
+        if let Some(Backend::Tap { mac, .. } | Backend::VhostUser { mac, .. }) =
             self.target.ports.get(port).map(|guest| &guest.backend)
         {
             return Some(mac.to_string());

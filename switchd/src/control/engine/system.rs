@@ -5,8 +5,9 @@ use super::means::{Broker, Captures, Disk, Facts, Live, Opened, Services, TapeSt
 use super::target::{Served, Tape, TapeFile};
 use crate::broker::{
     BrokerClient, HostAddress, HostRoute, LinkInfo, ListenRequest, NetdevRequest, Prefix, Refused, Role,
-    TapRequest,
+    TapRequest, VhostListenRequest,
 };
+use crate::config::VhostUser;
 use crate::services::{self, LeaseRow, NetworkServices, ServiceCounters};
 use crate::worker::Handle;
 use crate::worker::command::{
@@ -28,6 +29,7 @@ use switchd_capture::{Producer, Program};
 use switchd_port::Port;
 use switchd_port::netdev::NetdevPort;
 use switchd_port::tap::TapPort;
+use switchd_port::vhost_user::{Peer, VhostUserPort};
 use switchd_store::Store;
 use switchd_wire::MacAddr;
 use tokio::sync::mpsc::{self, WeakSender, error::TrySendError};
@@ -79,6 +81,28 @@ impl Broker for BrokerClient {
 
     fn close_netdev(&self, name: &str) -> Result<(), Refused> {
         BrokerClient::close_netdev(self, name)
+    }
+
+    fn open_vhost_user(&self, socket: &VhostUser, mtu: u16) -> Result<Opened, Refused> {
+        let path = socket.socket.clone();
+        let peer = if socket.server {
+            let request =
+                VhostListenRequest { path: path.clone(), mode: socket.mode, owner: socket.owner.clone() };
+            Peer::Listen(BrokerClient::listen_vhost(self, request)?)
+        } else {
+            let (client, path) = (self.clone(), path.clone());
+            Peer::Connect(Box::new(move || {
+                client.connect_vhost(&path).map_err(|refused| io::Error::other(refused.message))
+            }))
+        };
+        let made = VhostUserPort::start(peer, usize::from(socket.queues));
+        // Whether there is a guest, the port itself tells the worker.
+        let facts = Facts { mtu: u32::from(mtu), carrier: true, ..Facts::default() };
+        Ok(Opened { device: device(&format!("socket {path}"), made)?, facts })
+    }
+
+    fn close_vhost_user(&self, socket: &str) -> Result<(), Refused> {
+        BrokerClient::close_vhost(self, socket)
     }
 
     fn retain(&self, taps: &[(String, Option<String>)], netdevs: &[String]) -> Result<(), Refused> {

@@ -6,6 +6,7 @@
 //! A NAT network whose egress is an interface stands on a bridged network there, its *segment*: the user's,
 //! or one that is made for it and shown nowhere, named `egress:IF` or `egress:IF.VID`.
 
+use crate::config::VhostUser;
 use crate::services::{Dhcp, Dhcp6, OutsideClient, ServicePort};
 use crate::worker::command::{BondSettings, Gateway, NetworkConfig, PortConfig, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
@@ -125,6 +126,11 @@ pub enum Backend {
     Member {
         name: String,
     },
+    /// `mac` is for the guest: its own interface has it, when it was told so.
+    VhostUser {
+        socket: VhostUser,
+        mac: MacAddr,
+    },
 }
 
 impl Backend {
@@ -135,6 +141,7 @@ impl Backend {
             | Backend::Uplink { name }
             | Backend::Bond { name }
             | Backend::Member { name } => name,
+            Backend::VhostUser { socket, .. } => &socket.socket,
         }
     }
 
@@ -144,7 +151,8 @@ impl Backend {
             Backend::Netdev { .. }
             | Backend::Uplink { .. }
             | Backend::Bond { .. }
-            | Backend::Member { .. } => None,
+            | Backend::Member { .. }
+            | Backend::VhostUser { .. } => None,
         }
     }
 
@@ -155,6 +163,7 @@ impl Backend {
             Backend::Uplink { .. } => "uplink",
             Backend::Bond { .. } => "bond",
             Backend::Member { .. } => "member",
+            Backend::VhostUser { .. } => "vhost-user",
         }
     }
 }

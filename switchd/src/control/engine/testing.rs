@@ -11,6 +11,7 @@ mod workers;
 pub use workers::{FakeBond, FakeGate, FakePort, FakeWorker};
 
 use crate::broker::{HostAddress, HostRoute, LinkInfo, ListenRequest, Prefix, Refused, Role};
+use crate::config::VhostUser;
 use crate::services::{LeaseRow, ServiceCounters};
 use crate::worker::command::BondSnapshot;
 use std::collections::{BTreeMap, BTreeSet};
@@ -260,6 +261,19 @@ impl Broker for World {
 
     fn close_netdev(&self, name: &str) -> Result<(), Refused> {
         self.get().state.netdevs.remove(name);
+        Ok(())
+    }
+
+    fn open_vhost_user(&self, socket: &VhostUser, mtu: u16) -> Result<Opened, Refused> {
+        let mut world = self.get();
+        world.refuse()?;
+        world.state.netdevs.insert(socket.socket.clone(), "socket");
+        let facts = Facts { mtu: u32::from(mtu), carrier: true, ..Facts::default() };
+        Ok(Opened { device: device(), facts })
+    }
+
+    fn close_vhost_user(&self, socket: &str) -> Result<(), Refused> {
+        self.get().state.netdevs.remove(socket);
         Ok(())
     }
 

@@ -1,0 +1,173 @@
+//! vhost-user ports: DPDK's virtio-user driver, and QEMU guests with a kernel of their own.
+
+use crate::vm::{image, pings};
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use switchd_tests::{Background, Daemon, Lab, Space, eventually};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn path(folder: &Path, name: &str) -> String {
+    folder.join(name).to_str().expect("a plain path").to_owned()
+}
+
+/// Two guests' NICs in one testpmd, each sending the other's frames back.
+fn generator(host: &Space, name: &str, one: &str, two: &str, length: &str) -> Background {
+    let vdev = |number: u8, socket: &str, server: u8| {
+        format!(
+            "--vdev=net_virtio_user{number},path={socket},mac=02:00:00:00:00:0{},queue_size=256,server={server}",
+            1 - number
+        )
+    };
+    let prefix = format!("--file-prefix={name}");
+    let txpkts = format!("--txpkts={length}");
+    let mut command = host.command(&[
+        "dpdk-testpmd",
+        "--lcores=(0,1)@0",
+        "--main-lcore=0",
+        &prefix,
+        "--no-pci",
+        "--no-telemetry",
+        "--no-huge",
+        "-m",
+        "256",
+        &vdev(0, one, 0),
+        &vdev(1, two, 1),
+        "--",
+        "--nb-cores=1",
+        "--forward-mode=io",
+        &txpkts,
+        "--burst=32",
+        "-i",
+        "--no-lsc-interrupt",
+        "--total-num-mbufs=8192",
+    ]);
+    command.stdin(Stdio::piped());
+    Background::start(&mut command)
+}
+
+fn say(generator: &mut Background, line: &str) {
+    let stdin = generator.child().stdin.as_mut().expect("it is piped");
+    writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("testpmd listens");
+}
+
+#[test]
+fn testpmd_behind_both_kinds_of_socket_loses_no_frame() {
+    let Some(lab) = Lab::alone(&["dpdk-testpmd"]) else { return };
+    let host = lab.space("host");
+    let switch = Daemon::start(&lab, &host);
+    switch.do_("network create lab --kind isolated");
+    let (one, two) = (path(lab.folder(), "vh0"), path(lab.folder(), "vh1"));
+    switch.do_(&format!("port attach lab a --vhost-user {one} --server"));
+    let said = switch.do_(&format!("port attach lab b --vhost-user {two}")).text();
+    assert!(said.contains("memory-backend-memfd") && said.contains(&two), "{said}");
+    assert!(switch.port("b")["reason"].as_str().is_some_and(|reason| reason.contains("vh1")));
+    for length in ["64", "1514", "700,500"] {
+        let mut generator = generator(&host, &lab.name("gen"), &one, &two, length);
+        switch.wait_port("a", "up");
+        switch.wait_port("b", "up");
+        let before = (switch.count("a", "tx_frames"), switch.count("b", "tx_frames"));
+        eventually(PATIENCE, || match generator.stdout().contains("testpmd>") {
+            true => Ok(()),
+            false => Err(generator.stdout()),
+        });
+        say(&mut generator, "start tx_first 2");
+        eventually(PATIENCE, || {
+            let now = (switch.count("a", "tx_frames"), switch.count("b", "tx_frames"));
+            match now.0 > before.0 + 10_000 && now.1 > before.1 + 10_000 {
+                true => Ok(()),
+                false => Err(format!("{now:?} frames\n{}", generator.stdout())),
+            }
+        });
+        say(&mut generator, "stop");
+        say(&mut generator, "quit");
+        generator.finish(PATIENCE);
+        switch.wait_port("a", "down");
+        switch.wait_port("b", "down");
+    }
+    for port in ["a", "b"] {
+        assert_eq!(switch.count(port, "unreadable"), 0);
+        assert_eq!(switch.count(port, "out queue-full"), 0, "as many buffers as frames");
+    }
+}
+
+/// Boots a guest whose chardev has these options.
+fn boot(host: &Space, chardev: &str, mac: &str, address: &str, target: &str) -> Background {
+    let image = image();
+    let append =
+        format!("console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable ip={address} ping={target}");
+    host.background(&[
+        "qemu-system-x86_64",
+        "-M",
+        "q35,accel=tcg",
+        "-cpu",
+        "max",
+        "-m",
+        "256",
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-kernel",
+        &path(&image, "vmlinuz"),
+        "-initrd",
+        &path(&image, "initrd.gz"),
+        "-append",
+        &append,
+        "-serial",
+        "stdio",
+        "-object",
+        "memory-backend-memfd,id=mem,size=256M,share=on",
+        "-machine",
+        "memory-backend=mem",
+        "-chardev",
+        &format!("socket,id=c0,{chardev}"),
+        "-netdev",
+        "vhost-user,id=n0,chardev=c0",
+        "-device",
+        // QEMU 7.2 crashes with MSI-X under software emulation.
+        &format!("virtio-net-pci,netdev=n0,mac={mac},romfile=,vectors=0"),
+    ])
+}
+
+#[test]
+fn qemu_guests_talk_to_each_other_and_to_a_tap_and_outlive_a_crash_of_the_switch() {
+    let programs = ["qemu-system-x86_64", "busybox", "cpio", "apt-get", "dpkg-deb"];
+    let Some(lab) = Lab::alone(&programs) else { return };
+    let (host, t) = (lab.space("host"), lab.space("t"));
+    let mut switch = Daemon::start(&lab, &host);
+    switch.do_("network create lab --kind isolated");
+    switch.guest("lab", "t", &t, "10.1.0.1/24");
+    let (one, two) = (path(lab.folder(), "vh0"), path(lab.folder(), "vh1"));
+    switch.do_(&format!("port attach lab a --vhost-user {one} --server"));
+    switch.do_(&format!("port attach lab b --vhost-user {two}"));
+    let a = boot(&host, &format!("path={one},reconnect=1"), "52:54:00:00:00:01", "10.1.0.5/24", "10.1.0.6");
+    let chardev = format!("path={two},server=on,wait=off");
+    let b = boot(&host, &chardev, "52:54:00:00:00:02", "10.1.0.6/24", "10.1.0.5");
+    pings(&a, 3);
+    pings(&b, 3);
+    t.reaches("10.1.0.5");
+    t.reaches("10.1.0.6");
+    // Fragments of a large packet; superframes and checksums left open pass between tap and guest.
+    t.run(&["ping", "-c", "3", "-i", "0.2", "-s", "20000", "10.1.0.6"]).ok();
+    switch.wait_port("a", "up");
+    switch.crash();
+    let seen = a.stdout().matches("bytes from").count();
+    switch.restart();
+    switch.wait_port("a", "up");
+    switch.wait_port("b", "up");
+    pings(&a, seen + 5);
+    t.reaches("10.1.0.6");
+    // The guest ends, and comes again.
+    drop(b);
+    switch.wait_port("b", "down");
+    let b = boot(&host, &chardev, "52:54:00:00:00:02", "10.1.0.6/24", "10.1.0.5");
+    pings(&b, 3);
+    switch.wait_port("b", "up");
+    switch.do_("port detach a");
+    assert!(!Path::new(&one).exists(), "the socket that was made is removed");
+    drop((a, b));
+}
