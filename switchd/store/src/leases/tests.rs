@@ -94,7 +94,7 @@ impl DiskState {
     fn operate(&mut self) -> Result<(), BackendIoError> {
         self.operations += 1;
         match self.fail_after {
-            Some(limit) if self.operations > limit => Err(io::Error::other("injected").into()),
+            Some(limit) if self.operations > limit => Err(io::Error::other("injected")),
             _ => Ok(()),
         }
     }
@@ -189,7 +189,7 @@ fn a_power_cut_at_any_operation_leaves_every_acknowledged_lease() {
             }
         }
         for _ in 0..4 {
-            let left = disk.after_power_cut(|| random(&mut seed) % 2 == 0);
+            let left = disk.after_power_cut(|| random(&mut seed).is_multiple_of(2));
             let on = left.clone();
             let mut store = LeaseStore::on(move || on.clone()).unwrap_or_else(|error| {
                 panic!("crash at operation {crash_at}: {error}");
