@@ -32,4 +32,5 @@ mod tags;
 mod timing;
 mod traffic;
 mod vhost;
+mod vhost_hostile;
 mod vm;

@@ -97,6 +97,10 @@ impl Shared {
         self.stopped.store(true, Ordering::Release);
         self.wake_session();
         // Wakes a read in the middle of a message, too.
+        self.hang_up();
+    }
+
+    fn hang_up(&self) {
         if let Some(stream) = self.stream.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
@@ -166,6 +170,7 @@ fn run(shared: &Arc<Shared>, mut peer: Peer) {
         };
         pause = FIRST;
         let outcome = converse(shared, stream, fault.take());
+        shared.hang_up();
         // Unmapped without the lock.
         let old = shared.reset();
         shared.ring_worker();
