@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes a guest for QEMU in a folder: vmlinuz (Debian's cloud kernel) and initrd.gz (busybox, virtio_net).
-# usage: guest.sh FOLDER. The guest reads `ip=A/LEN` and `ping=B` from its command line, and answers pings.
+# usage: guest.sh FOLDER. The guest reads `ip=A/LEN` and `ping=B` from its command line, and answers pings; what
+# comes to its TCP port 7 it sends back.
 set -eu
 out=$1
 [ -s "$out/vmlinuz" ] && [ "$out/initrd.gz" -nt "$0" ] && exit 0
@@ -31,6 +32,8 @@ cat >root/init <<'INIT'
 b=/bin/busybox
 $b mount -t proc proc /proc
 $b mount -t sysfs sys /sys
+$b mkdir -p /dev
+$b mount -t devtmpfs dev /dev
 for m in failover net_failover virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_net; do
     [ -e /modules/$m.ko ] && $b insmod /modules/$m.ko
 done
@@ -44,6 +47,7 @@ $b ip link set lo up
 $b ip address add "$address" dev eth0
 $b ip link set eth0 up
 echo "GUEST READY $address"
+while :; do $b nc -l -p 7 -e $b cat; done &
 $b ping -c 100000 -i 1 "$target"
 $b poweroff -f
 INIT

@@ -238,7 +238,7 @@ fn bad_files_are_refused_with_their_span() {
     let cases: &[(&str, &[&str])] = &[
         ("[network.a]\nkind = \"isolated\"\nuplnk = \"up0\"\n", &["uplnk", "apply.toml"]),
         ("[network.a]\nkind = \"isolated\"\n[network.a]\nkind = \"isolated\"\n", &["network", "a"]),
-        ("[network.a]\nkind = \"nat\"\n", &["nat", "bridged", "isolated"]),
+        ("[network.a]\nkind = \"wan\"\n", &["wan", "bridged", "isolated"]),
         ("[network.a]\nkind = \"isolated\"\nuplink = \"up0\"\n", &["uplink", "isolated"]),
         ("[network.a]\nkind = \"bridged\"\nuplink = \"up0\"\nvlan = 4095\n", &["4095"]),
         (
@@ -324,7 +324,8 @@ fn commands_with_bad_names_and_duplicates_have_their_exit_codes() {
         let shown = switch.ctl(&["network", "show", "--", name]);
         assert!(matches!(shown.code, Some(1..=3)), "{name:?}: {:?} {}", shown.code, shown.stderr);
     }
-    switch.ctl(&["network", "create", "x", "--kind", "nat"]).fails(2, &["nat", "bridged", "isolated"]);
+    switch.ctl(&["network", "create", "x", "--kind", "wan"]).fails(2, &["wan", "bridged", "isolated"]);
+    switch.ctl(&["network", "create", "x", "--kind", "nat"]).fails(1, &["network x", "subnet"]);
     switch.ctl(&["network", "create", "x"]).fails(2, &["--kind"]);
     switch.ctl(&["network", "frobnicate"]).fails(2, &["frobnicate"]);
     switch.ctl(&["network", "show", "nothere"]).fails(3, &["nothere"]);
