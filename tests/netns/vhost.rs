@@ -42,6 +42,7 @@ fn generator(host: &Space, name: &str, one: &str, two: &str, variant: &Variant) 
     };
     let prefix = format!("--file-prefix={name}");
     let txpkts = format!("--txpkts={length}");
+    let (first, second) = (vdev(0, one, 0), vdev(1, two, 1));
     let mut words = vec![
         "dpdk-testpmd",
         "--lcores=(0,1)@0",
@@ -52,8 +53,8 @@ fn generator(host: &Space, name: &str, one: &str, two: &str, variant: &Variant) 
         "--no-huge",
         "-m",
         "256",
-        &vdev(0, one, 0),
-        &vdev(1, two, 1),
+        &first,
+        &second,
         "--",
         "--nb-cores=1",
         "--forward-mode=io",
