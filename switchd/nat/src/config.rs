@@ -4,19 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// An address with its on-link prefix.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub struct Prefix4 {
-    pub address: Ipv4Addr,
-    pub len: u8,
-}
-
-/// An address with its on-link prefix.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub struct Prefix6 {
-    pub address: Ipv6Addr,
-    pub len: u8,
-}
+pub use switchd_wire::prefix::{Prefix4, Prefix6};
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub enum Proto {

@@ -228,7 +228,7 @@ fn body(config: &Config, last: bool) -> Vec<u8> {
         body.extend_from_slice(&u32::to_be_bytes(lifetime));
     }
     body.extend_from_slice(&[0; 4]);
-    let mask = u128::MAX.checked_shl(128 - u32::from(config.len.min(128))).unwrap_or(0);
+    let mask = switchd_wire::prefix::mask6(config.len);
     body.extend_from_slice(&(config.prefix.to_bits() & mask).to_be_bytes());
     let names_lifetime = if last { 0 } else { u32::from(ROUTER_LIFETIME) };
     // At most 127 addresses fit the length field.

@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use switchd_port::netlink::{HostMonitor, Netlink};
+use switchd_wire::prefix::{mask4, mask6};
 
 /// Between two notices of changed addresses and routes.
 pub const LEAST: Duration = Duration::from_secs(1);
@@ -173,11 +174,11 @@ impl Prefix {
         let len = self.len.min(other.len);
         match (self.address, other.address) {
             (IpAddr::V4(a), IpAddr::V4(b)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0);
+                let mask = mask4(len);
                 a.to_bits() & mask == b.to_bits() & mask
             }
             (IpAddr::V6(a), IpAddr::V6(b)) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(len.min(128))).unwrap_or(0);
+                let mask = mask6(len);
                 a.to_bits() & mask == b.to_bits() & mask
             }
             _ => false,

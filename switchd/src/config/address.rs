@@ -31,44 +31,24 @@ pub fn prefix6(text: &str) -> Result<Prefix6, String> {
     Ok(Prefix6 { address, len })
 }
 
-pub fn mask6(len: u8) -> u128 {
-    u128::MAX.checked_shl(128 - u32::from(len.min(128))).unwrap_or(0)
-}
-
-pub fn network4(prefix: Prefix4) -> Ipv4Addr {
-    Ipv4Addr::from_bits(prefix.address.to_bits() & mask4(prefix.len))
-}
-
-pub fn network6(prefix: Prefix6) -> Ipv6Addr {
-    Ipv6Addr::from_bits(prefix.address.to_bits() & mask6(prefix.len))
-}
-
-pub fn holds4(prefix: Prefix4, address: Ipv4Addr) -> bool {
-    network4(Prefix4 { address, ..prefix }) == network4(prefix)
-}
-
-pub fn holds6(prefix: Prefix6, address: Ipv6Addr) -> bool {
-    network6(Prefix6 { address, ..prefix }) == network6(prefix)
-}
-
 pub fn overlap4(one: Prefix4, other: Prefix4) -> bool {
-    holds4(one, other.address) || holds4(other, one.address)
+    one.contains(other.address) || other.contains(one.address)
 }
 
 pub fn overlap6(one: Prefix6, other: Prefix6) -> bool {
-    holds6(one, other.address) || holds6(other, one.address)
+    one.contains(other.address) || other.contains(one.address)
 }
 
 /// Neither the network's own address nor the broadcast address; every address of a /31 or /32.
 pub fn is_host4(prefix: Prefix4, address: Ipv4Addr) -> bool {
     let host = address.to_bits() & !mask4(prefix.len);
-    holds4(prefix, address) && (prefix.len > 30 || (host != 0 && host != !mask4(prefix.len)))
+    prefix.contains(address) && (prefix.len > 30 || (host != 0 && host != !mask4(prefix.len)))
 }
 
 /// The subnet of the guests, with its gateway's address. The error may tell what to write instead.
 pub fn subnet4(text: &str) -> Result<Prefix4, (String, Option<String>)> {
     let prefix = prefix4(text).map_err(|_| ("expected a subnet like 10.7.0.0/24".to_owned(), None))?;
-    let network = network4(prefix);
+    let network = prefix.network();
     if !(8..=30).contains(&prefix.len) {
         return Err(("the length of a subnet is /8 to /30".to_owned(), None));
     }
@@ -86,7 +66,7 @@ pub fn subnet4(text: &str) -> Result<Prefix4, (String, Option<String>)> {
 /// The same for IPv6. `len` are the lengths allowed.
 pub fn subnet6(text: &str, len: std::ops::RangeInclusive<u8>) -> Result<Prefix6, (String, Option<String>)> {
     let prefix = prefix6(text).map_err(|_| ("expected a prefix like fd00:7::/64".to_owned(), None))?;
-    let network = network6(prefix);
+    let network = prefix.network();
     if !len.contains(&prefix.len) {
         let (rule, help) = match len.end() {
             64 => (

@@ -56,7 +56,7 @@ fn hosts_of_a_prefix() {
     assert!(!overlap4(prefix, prefix4("10.7.1.0/24").unwrap()));
     assert!(overlap6(prefix6("fd00::/8").unwrap(), prefix6("fd00:7::1/64").unwrap()));
     assert!(!overlap6(prefix6("fd00:8::/64").unwrap(), prefix6("fd00:7::/64").unwrap()));
-    assert!(holds4(prefix4("0.0.0.0/0").unwrap(), Ipv4Addr::new(1, 2, 3, 4)));
+    assert!(prefix4("0.0.0.0/0").unwrap().contains(Ipv4Addr::new(1, 2, 3, 4)));
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub struct NatPlan {
 impl NatPlan {
     /// The network address of the subnet.
     pub fn subnet(&self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.inside.address.to_bits() & mask4(self.inside.len))
+        self.inside.network()
     }
 
     pub fn outside(&self) -> Option<&OutsidePlan> {
@@ -51,10 +51,7 @@ impl NatPlan {
     }
 }
 
-/// The netmask of a length, 0–32.
-pub fn mask4(len: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0)
-}
+pub use switchd_wire::prefix::mask4;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum NatEgress {

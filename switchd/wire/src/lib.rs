@@ -12,6 +12,7 @@ pub mod lldp;
 pub mod mac;
 pub mod offload;
 pub mod parse;
+pub mod prefix;
 pub mod segmentation;
 pub mod slow;
 pub mod vnet;

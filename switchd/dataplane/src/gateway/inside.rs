@@ -6,7 +6,7 @@
 use super::icmp::Error;
 use super::packet::{self, Packet, decrement_ttl};
 use super::send::Quote;
-use super::{Act, Desk, Gateway, Then, contains4, contains6, is_subnet_itself};
+use super::{Act, Desk, Gateway, Then, is_subnet_itself};
 use crate::config::Egress;
 use crate::drops::DropReason;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -93,7 +93,7 @@ impl Gateway {
         {
             return Err(DropReason::BadDestination);
         }
-        let stranger = !contains4(subnet, source) || is_subnet_itself(subnet, source);
+        let stranger = !subnet.contains(source) || is_subnet_itself(subnet, source);
         if stranger || source == subnet.address { Err(DropReason::BadSourceAddress) } else { Ok(()) }
     }
 
@@ -113,7 +113,7 @@ impl Gateway {
             self.error(desk, Side::Inside, Error::BeyondScope, frame, packet);
             return Err(DropReason::BadSourceAddress);
         }
-        match contains6(prefix, source) && source != prefix.address {
+        match prefix.contains(source) && source != prefix.address {
             true => Ok(()),
             false => Err(DropReason::BadSourceAddress),
         }

@@ -65,8 +65,9 @@ use echo::EchoFragments;
 use guests::Guests;
 use icmp::Limiter;
 use std::net::{IpAddr, Ipv4Addr};
-use switchd_nat::{Classified, Nat, Prefix4, Prefix6, Side};
+use switchd_nat::{Classified, Nat, Prefix4, Side};
 use switchd_proto::neighbor::Neighbors;
+use switchd_wire::prefix::mask4;
 use switchd_wire::{MacAddr, TailSource, VnetHeader};
 
 /// Stations that a frame may pass within one burst.
@@ -272,9 +273,9 @@ impl Gateway {
             (Side::Outside, None) => (None, None),
         };
         match address {
-            IpAddr::V4(address) => v4.is_some_and(|prefix| contains4(prefix, address)),
+            IpAddr::V4(address) => v4.is_some_and(|prefix| prefix.contains(address)),
             IpAddr::V6(address) => {
-                v6.is_some_and(|prefix| contains6(prefix, address) || address.is_unicast_link_local())
+                v6.is_some_and(|prefix| prefix.contains(address) || address.is_unicast_link_local())
             }
         }
     }
@@ -290,24 +291,9 @@ impl Gateway {
     }
 }
 
-#[inline]
-fn mask4(len: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0)
-}
-
-#[inline]
-fn contains4(prefix: Prefix4, address: Ipv4Addr) -> bool {
-    (u32::from(prefix.address) ^ u32::from(address)) & mask4(prefix.len) == 0
-}
-
 /// The subnet's own address, or its broadcast address. Links of two or one (RFC 3021) have neither.
 #[inline]
 fn is_subnet_itself(prefix: Prefix4, address: Ipv4Addr) -> bool {
     let host = u32::from(address) & !mask4(prefix.len);
-    prefix.len < 31 && contains4(prefix, address) && (host == 0 || host == !mask4(prefix.len))
-}
-
-fn contains6(prefix: Prefix6, address: std::net::Ipv6Addr) -> bool {
-    let mask = u128::MAX.checked_shl(128 - u32::from(prefix.len.min(128))).unwrap_or(0);
-    (u128::from(prefix.address) ^ u128::from(address)) & mask == 0
+    prefix.len < 31 && prefix.contains(address) && (host == 0 || host == !mask4(prefix.len))
 }

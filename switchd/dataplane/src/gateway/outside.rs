@@ -4,7 +4,7 @@ use super::icmp::Error;
 use super::inside::{Arrival, arrival};
 use super::packet::{self, ICMP, ICMP6, L3, Packet, decrement_ttl};
 use super::send::Quote;
-use super::{Act, Desk, Gateway, contains4, contains6, nd};
+use super::{Act, Desk, Gateway, nd};
 use crate::drops::DropReason;
 use std::net::IpAddr;
 use switchd_nat::{Classified, Side, Verdict};
@@ -101,8 +101,8 @@ impl Gateway {
     /// Is it an address of the guests' subnet?
     fn is_inside(&self, address: IpAddr) -> bool {
         match address {
-            IpAddr::V4(v4) => contains4(self.config.v4, v4),
-            IpAddr::V6(v6) => self.config.v6.is_some_and(|prefix| contains6(prefix, v6)),
+            IpAddr::V4(v4) => self.config.v4.contains(v4),
+            IpAddr::V6(v6) => self.config.v6.is_some_and(|prefix| prefix.contains(v6)),
         }
     }
 }

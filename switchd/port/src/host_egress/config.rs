@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 use switchd_wire::MacAddr;
+use switchd_wire::prefix::{Prefix4, Prefix6};
 
 /// The gateway's address on the guests' segment, and the segment's prefix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,15 +27,13 @@ pub struct Subnet6 {
 
 impl Subnet4 {
     pub fn contains(&self, address: Ipv4Addr) -> bool {
-        let mask = u32::MAX.checked_shl(32 - u32::from(self.len.min(32))).unwrap_or(0);
-        (u32::from(address) ^ u32::from(self.gateway)) & mask == 0
+        Prefix4 { address: self.gateway, len: self.len }.contains(address)
     }
 }
 
 impl Subnet6 {
     pub fn contains(&self, address: Ipv6Addr) -> bool {
-        let mask = u128::MAX.checked_shl(128 - u32::from(self.len.min(128))).unwrap_or(0);
-        (u128::from(address) ^ u128::from(self.gateway)) & mask == 0
+        Prefix6 { address: self.gateway, len: self.len }.contains(address)
     }
 }
 

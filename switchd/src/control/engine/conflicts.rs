@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use switchd_api::reply::ErrorBody;
 use switchd_dataplane::Egress;
+use switchd_wire::prefix::{mask4, mask6};
 
 /// What one NAT network has, and its name.
 struct Claim<'a> {
@@ -79,11 +80,11 @@ impl Claim<'_> {
 fn shown(prefix: &Prefix) -> Prefix {
     let address = match prefix.address {
         IpAddr::V4(address) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(prefix.len)).unwrap_or(0);
+            let mask = mask4(prefix.len);
             IpAddr::from((address.to_bits() & mask).to_be_bytes())
         }
         IpAddr::V6(address) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(prefix.len)).unwrap_or(0);
+            let mask = mask6(prefix.len);
             IpAddr::from((address.to_bits() & mask).to_be_bytes())
         }
     };

@@ -125,14 +125,8 @@ impl Names {
     /// The whole name of an address of the subnets; `Some(None)`: nobody has it.
     pub fn find_address(&self, address: IpAddr) -> Option<Option<String>> {
         let ours = match address {
-            IpAddr::V4(v4) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.v4.len.min(32))).unwrap_or(0);
-                (u32::from(v4) ^ u32::from(self.v4.address)) & mask == 0
-            }
-            IpAddr::V6(v6) => self.v6.is_some_and(|prefix| {
-                let mask = u128::MAX.checked_shl(128 - u32::from(prefix.len.min(128))).unwrap_or(0);
-                (u128::from(v6) ^ u128::from(prefix.address)) & mask == 0
-            }),
+            IpAddr::V4(v4) => self.v4.contains(v4),
+            IpAddr::V6(v6) => self.v6.is_some_and(|prefix| prefix.contains(v6)),
         };
         ours.then(|| self.reverse.get(&address).map(|name| format!("{name}.{}", self.domain)))
     }

@@ -51,7 +51,7 @@ pub struct Route {
 
 /// The mask of a prefix of `len` (at most 32) bits.
 pub fn mask(len: u8) -> Ipv4Addr {
-    u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0).into()
+    switchd_wire::prefix::mask4(len).into()
 }
 
 pub fn addresses(list: &[Ipv4Addr]) -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! Forwards, floating addresses, and the addresses kept for ports.
 
-use super::super::super::address::{forward_key, forward_to, holds4, holds6, host4, is_host4};
+use super::super::super::address::{forward_key, forward_to, host4, is_host4};
 use super::super::super::problem::{Problem, quoted};
 use super::super::super::typed::{FloatingPlan, ForwardKey, ForwardPlan, NatEgress, NatPlan, OutsideAddress};
 use super::super::super::{MAX_FLOATING, MAX_FORWARDS, counted};
@@ -89,9 +89,9 @@ pub(super) fn floating(
             Some("this address is in the network's pool: take it out there first")
         } else if outside.gateway == Some(ip) {
             Some("this is the next hop outside")
-        } else if holds4(plan.inside, ip) {
+        } else if plan.inside.contains(ip) {
             Some("this address is inside, in the guests' subnet: a floating address is outside")
-        } else if main.is_some_and(|main| holds4(main, ip) && !is_host4(main, ip)) {
+        } else if main.is_some_and(|main| main.contains(ip) && !is_host4(main, ip)) {
             Some("this is no host's address within the outside's prefix")
         } else {
             None
@@ -244,7 +244,7 @@ fn no_guest(plan: &NatPlan, ip: IpAddr) -> Option<(&'static str, &'static str)> 
             Some(inside) if inside.address == ip => {
                 Some(("this is the gateway's own address", "name a guest's address"))
             }
-            Some(inside) if !holds6(inside, ip) => Some((subnet, "name a guest's address")),
+            Some(inside) if !inside.contains(ip) => Some((subnet, "name a guest's address")),
             Some(_) => None,
         },
     }

@@ -4,7 +4,7 @@ mod forward;
 mod outside;
 mod service;
 
-use super::super::address::{network4, network6, overlap4, overlap6, subnet4, subnet6};
+use super::super::address::{overlap4, overlap6, subnet4, subnet6};
 use super::super::keys::range;
 use super::super::problem::Problem;
 use super::super::typed::{
@@ -239,23 +239,23 @@ pub(super) fn between(scope: Scope<'_>, plans: &BTreeMap<Name, NetworkPlan>, pro
         let Some(plan) = plans.get(name).and_then(|plan| plan.nat.as_deref()) else { continue };
         let path = |key| ["network", name.as_str(), key];
         // Prefixes that do not overlap are ordered: only the two neighbours can overlap with a new one.
-        let start = network4(plan.inside).to_bits();
+        let start = plan.inside.network().to_bits();
         let near = subnets.range(..=start).next_back().into_iter().chain(subnets.range(start..).next());
         if let Some((_, (other, owner))) =
             near.into_iter().find(|(_, (other, _))| overlap4(*other, plan.inside))
         {
-            let text = format!("{}/{}", network4(plan.inside), plan.inside.len);
-            problems.push(overlap(&path("subnet"), &text, owner, network4(*other).into(), other.len));
+            let text = format!("{}/{}", plan.inside.network(), plan.inside.len);
+            problems.push(overlap(&path("subnet"), &text, owner, other.network().into(), other.len));
         }
         subnets.insert(start, (plan.inside, name));
         if let Some(inside6) = plan.inside6 {
-            let start = network6(inside6).to_bits();
+            let start = inside6.network().to_bits();
             let near = subnets6.range(..=start).next_back().into_iter().chain(subnets6.range(start..).next());
             if let Some((_, (other, owner))) =
                 near.into_iter().find(|(_, (other, _))| overlap6(*other, inside6))
             {
-                let text = format!("{}/{}", network6(inside6), inside6.len);
-                problems.push(overlap(&path("subnet6"), &text, owner, network6(*other).into(), other.len));
+                let text = format!("{}/{}", inside6.network(), inside6.len);
+                problems.push(overlap(&path("subnet6"), &text, owner, other.network().into(), other.len));
             }
             subnets6.insert(start, (inside6, name));
         }

@@ -2,8 +2,7 @@
 
 use super::super::super::MAX_POOL;
 use super::super::super::address::{
-    holds4, holds6, host4, host6, is_host4, is_unicast4, is_unicast6, network4, overlap4, prefix4, prefix6,
-    range4,
+    host4, host6, is_host4, is_unicast4, is_unicast6, overlap4, prefix4, prefix6, range4,
 };
 use super::super::super::problem::Problem;
 use super::super::super::typed::{NatEgress, OutsideAddress, OutsideMac, OutsidePlan};
@@ -101,9 +100,9 @@ fn static_address(name: &Name, text: &str, inside: Prefix4, problems: &mut Vec<P
     if overlap4(prefix, inside) {
         let rule = format!(
             "{}/{} outside overlaps with the guests' subnet {}/{}",
-            network4(prefix),
+            prefix.network(),
             prefix.len,
-            network4(inside),
+            inside.network(),
             inside.len
         );
         problems.push(
@@ -149,9 +148,9 @@ fn pool(
             Some("is the network's main address already")
         } else if Some(*ip) == gateway {
             Some("is the gateway outside")
-        } else if holds4(inside, *ip) {
+        } else if inside.contains(*ip) {
             Some("lies in the guests' subnet")
-        } else if !is_unicast4(*ip) || (holds4(main, *ip) && !is_host4(main, *ip)) {
+        } else if !is_unicast4(*ip) || (main.contains(*ip) && !is_host4(main, *ip)) {
             Some("is no host's address")
         } else {
             None
@@ -181,7 +180,7 @@ fn gateway(
         OutsideAddress::Static(main) if main.len < 32 && !is_host4(main, gateway) => {
             "the next hop is not within the outside's prefix"
         }
-        _ if holds4(inside, gateway) => "the next hop outside lies in the guests' subnet",
+        _ if inside.contains(gateway) => "the next hop outside lies in the guests' subnet",
         _ => return Some(gateway),
     };
     problems.push(
@@ -242,7 +241,7 @@ fn gateway6(
         return None;
     }
     let gateway = taken(&path, text, host6(text), problems)?;
-    let on_link = |own: Prefix6| own.len == 128 || (holds6(own, gateway) && own.address != gateway);
+    let on_link = |own: Prefix6| own.len == 128 || (own.contains(gateway) && own.address != gateway);
     if gateway.is_unicast_link_local() || own.is_none_or(on_link) {
         return Some(gateway);
     }

@@ -1,6 +1,6 @@
 //! What the gateway serves: DHCP and DNS.
 
-use super::super::super::address::{domain as a_domain, host4, is_host4, network4, prefix4, range4, server};
+use super::super::super::address::{domain as a_domain, host4, is_host4, prefix4, range4, server};
 use super::super::super::keys::DHCP_OPTIONS;
 use super::super::super::problem::{Problem, nearest, one_of};
 use super::super::super::typed::{DhcpPlan, mask4};
@@ -118,8 +118,8 @@ fn route(text: &str) -> Result<(Prefix4, Ipv4Addr), String> {
         return Err(form());
     };
     let to = prefix4(to).map_err(|_| form())?;
-    if network4(to) != to.address {
-        return Err(format!("bits beyond /{} are set: the network is {}", to.len, network4(to)));
+    if to.network() != to.address {
+        return Err(format!("bits beyond /{} are set: the network is {}", to.len, to.network()));
     }
     Ok((to, host4(router)?))
 }
@@ -131,7 +131,7 @@ fn range(
     inside: Prefix4,
     problems: &mut Vec<Problem>,
 ) -> (Ipv4Addr, Ipv4Addr) {
-    let network = network4(inside).to_bits();
+    let network = inside.network().to_bits();
     let whole = (Ipv4Addr::from_bits(network + 1), Ipv4Addr::from_bits((network | !mask4(inside.len)) - 1));
     let path = ["network", name.as_str(), "dhcp-range"];
     let Some(text) = &spec.dhcp_range else { return whole };

@@ -24,6 +24,7 @@ use super::message::{CLIENT_PORT, Kind, Message, SERVER_PORT, code};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{Ipv6Addr, SocketAddrV6};
 use switchd_wire::MacAddr;
+use switchd_wire::prefix::mask6;
 
 pub type Lease = table::Lease<Ipv6Addr>;
 pub type Change = super::super::Change<Ipv6Addr>;
@@ -125,10 +126,6 @@ pub struct Server {
     events: VecDeque<Event>,
 }
 
-fn mask(len: u8) -> u128 {
-    u128::MAX.checked_shl(128 - u32::from(len.min(128))).unwrap_or(0)
-}
-
 impl Server {
     /// `leases` are those of the store, with `durable` set; what does not fit the configuration is dropped.
     pub fn new(config: Config, leases: impl IntoIterator<Item = Lease>, now: u64) -> Server {
@@ -169,7 +166,7 @@ impl Server {
     }
 
     fn on_link(&self, address: Ipv6Addr) -> bool {
-        let mask = mask(self.config.len);
+        let mask = mask6(self.config.len);
         address.to_bits() & mask == self.config.address.to_bits() & mask
     }
 
@@ -318,7 +315,7 @@ impl Server {
             let oldest = self.table.oldest(|_| true)?;
             self.table.remove(oldest);
         }
-        let net = mask(self.config.len);
+        let net = mask6(self.config.len);
         (0..64u8).find_map(|attempt| {
             let prefix = self.config.address.octets();
             let seeded = |part: u8| spread(&[client, &prefix, &[attempt, part]].concat());
