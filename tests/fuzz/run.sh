@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds the fuzz targets and runs each for SECONDS. usage: run.sh SECONDS [TARGET...]
+# Builds the fuzz targets and runs each for SECONDS. usage: [FUZZ_SEED=N] run.sh SECONDS [TARGET...]
+# The same seed and an empty corpus give the same inputs in the same order; without one each run is another.
 set -eu
 
 seconds=${1:?usage: run.sh SECONDS [TARGET...]}
@@ -28,7 +29,7 @@ for target in "$@"; do
     seeds=
     [ -d "$here/seeds/$target" ] && seeds="$here/seeds/$target"
     echo "== $target: $seconds s"
-    "$out/$host/release/$target" -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=2048 \
+    "$out/$host/release/$target" -seed="${FUZZ_SEED:-0}" -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=2048 \
         -print_final_stats=1 -artifact_prefix="$out/artifacts/$target/" "$out/corpus/$target" $seeds \
         > "$out/$target.log" 2>&1 || { tail -40 "$out/$target.log"; exit 1; }
     grep -E "^Done|cov:|stat::number_of_executed_units" "$out/$target.log" | tail -3
