@@ -158,6 +158,67 @@ impl Mapping {
         true
     }
 
+    /// Copies in a few bytes without a call: nothing beyond `src` is written.
+    #[inline(always)]
+    #[must_use]
+    pub fn write_short(&self, at: usize, src: &[u8]) -> bool {
+        const BLOCK: usize = 16;
+        let len = src.len();
+        if !(BLOCK..=8 * BLOCK).contains(&len) {
+            return self.write(at, src);
+        }
+        let Some(to) = self.at(at, len) else { return false };
+        let mut done = 0;
+        // The last block overlaps with the one before it instead of being shorter.
+        while done < len {
+            let from = done.min(len - BLOCK);
+            // SAFETY: `at` has checked `len` bytes and `from + BLOCK` is no more than `len`, in `src` as in the
+            // mapping; nobody has a reference to the bytes that are overwritten.
+            unsafe { ptr::copy_nonoverlapping(src.as_ptr().add(from), to.add(from), BLOCK) };
+            done += BLOCK;
+        }
+        true
+    }
+
+    /// Copies from one mapping into another, or within one: two guests may have been given the same file, so
+    /// the ranges may overlap. False, and nothing copied, when either is not wholly within.
+    #[inline]
+    #[must_use]
+    pub fn copy(from: &Mapping, from_at: usize, to: &Mapping, to_at: usize, len: usize) -> bool {
+        let (Some(src), Some(dst)) = (from.at(from_at, len), to.at(to_at, len)) else { return false };
+        // SAFETY: `at` has checked both ranges, which stay mapped while the two values live; nobody has a
+        // reference to either, and `copy` allows them to overlap. Two mappings of the same bytes at different
+        // addresses only make the result a mixture, which is the business of whoever shares the file.
+        unsafe { ptr::copy(src, dst, len) };
+        true
+    }
+
+    /// Asks for the line at `at`, to be read soon. Any place will do: nothing happens where nothing is mapped.
+    #[inline(always)]
+    pub fn prefetch(&self, at: usize) {
+        let address = self.base.wrapping_add(self.from).wrapping_add(at);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint, which neither reads nor faults, whatever the address.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = address;
+    }
+
+    /// As [`Mapping::prefetch`], for a line that is to be written.
+    #[inline(always)]
+    pub fn prefetch_write(&self, at: usize) {
+        let address = self.base.wrapping_add(self.from).wrapping_add(at);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_ET0 }>(address.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = address;
+    }
+
     /// A word shared with the other side. `None` outside of the range or at an odd address.
     #[inline]
     fn word(&self, at: usize) -> Option<*mut u16> {
@@ -263,6 +324,36 @@ mod tests {
         assert!(mapping.store(0, 0x1234, Ordering::Release));
         assert_eq!(other.load(4096 + 16, Ordering::Acquire), Some(0x1234));
         assert_eq!((mapping.load(1, Ordering::Relaxed), mapping.load(1023, Ordering::Relaxed)), (None, None));
+    }
+
+    #[test]
+    fn short_writes_touch_nothing_else() {
+        let memory = file(4096);
+        let mapping = Mapping::new(memory.as_fd(), 0, 4096).unwrap();
+        let src: Vec<u8> = (1..=200).collect();
+        for len in 0..=200 {
+            assert!(mapping.write(0, &[0xee; 300]) && mapping.write_short(7, &src[..len]));
+            let mut seen = [0; 300];
+            assert!(mapping.read(0, &mut seen));
+            assert_eq!(seen[7..7 + len], src[..len]);
+            assert!(seen[..7].iter().chain(&seen[7 + len..]).all(|&byte| byte == 0xee), "{len}");
+        }
+        assert!(!mapping.write_short(4096 - 63, &src[..64]) && mapping.write_short(4096 - 64, &src[..64]));
+    }
+
+    #[test]
+    fn mappings_are_copied_into_each_other_and_into_themselves() {
+        let (one, two) = (file(4096), file(4096));
+        let (from, to) =
+            (Mapping::new(one.as_fd(), 0, 4096).unwrap(), Mapping::new(two.as_fd(), 0, 4096).unwrap());
+        assert!(from.write(100, &[1, 2, 3, 4]) && Mapping::copy(&from, 100, &to, 4092, 4));
+        let mut seen = [0; 4];
+        assert!(to.read(4092, &mut seen) && seen == [1, 2, 3, 4]);
+        assert!(!Mapping::copy(&from, 100, &to, 4093, 4) && !Mapping::copy(&from, 4093, &to, 0, 4));
+        assert!(Mapping::copy(&from, 100, &from, 102, 4) && from.read(102, &mut seen));
+        assert_eq!(seen, [1, 2, 3, 4]);
+        from.prefetch(usize::MAX);
+        to.prefetch_write(1 << 40);
     }
 
     #[test]
