@@ -221,7 +221,9 @@ impl VhostUserPort {
         let (frames, stale) = self.queue.take(arena);
         let mut flushed = Flushed { refused: stale, ..Flushed::default() };
         let mut failed = None;
-        let device = shared.try_device().filter(|device| self.up && device.changes == self.changes);
+        // What has changed since the last receive matters only where frames were judged by it.
+        let fits = |device: &Device| device.is_up() && device.offloads() == self.offloads;
+        let device = shared.device_soon().filter(|device| fits(device));
         if let Some(mut device) = device {
             let header_len = device.header_len();
             let (mergeable, checks) = (device.has(feature::MRG_RXBUF), device.has(feature::GUEST_CSUM));

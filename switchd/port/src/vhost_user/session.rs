@@ -22,6 +22,9 @@ use vhost::vhost_user::{BackendReqHandler, Error};
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(1);
 
+/// Looks at a busy lock, some tens of microseconds altogether.
+const TRIES: usize = 64;
+
 /// How the connection comes about.
 pub enum Peer {
     /// The monitor listens; the call connects.
@@ -75,6 +78,20 @@ impl Shared {
             Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(std::sync::TryLockError::WouldBlock) => None,
         }
+    }
+
+    /// For a worker with frames in its hand. The session holds the lock for parts of a message, microseconds
+    /// each; a session that was interrupted there is waited for no longer than [`TRIES`].
+    #[inline]
+    pub fn device_soon(&self) -> Option<MutexGuard<'_, Device>> {
+        for attempt in 0..TRIES {
+            let device = self.try_device();
+            if device.is_some() {
+                return device;
+            }
+            if attempt < TRIES / 2 { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+        None
     }
 
     pub fn ring_worker(&self) {

@@ -286,6 +286,20 @@ fn a_frame_to_a_guest_takes_as_many_buffers_as_it_needs() {
 }
 
 #[test]
+fn a_change_that_the_worker_has_not_noticed_yet_costs_no_frame() {
+    let mut guest = Guest::new(ALL);
+    guest.describe(0, 0, GUEST + BUFFERS, 2000, WRITE, 0);
+    guest.offer(0, 0);
+    guest.arena.begin();
+    // The other ring stops between a burst's receive and its flush.
+    guest.frontend.set_vring_enable(1, false).unwrap();
+    let mut frame = Frame::from_bytes(&bytes(60)).unwrap();
+    assert_eq!(guest.port.send(&mut frame, &guest.arena), Sent::Queued);
+    assert_eq!(guest.port.flush(&guest.arena).accepted, 1);
+    assert_eq!(guest.get(12, 60), bytes(60));
+}
+
+#[test]
 fn with_event_idx_interrupts_and_notices_come_only_when_asked_for() {
     let mut guest = Guest::new(OFFERED);
     assert_eq!(guest.word(RING + USED + 4 + 8 * u64::from(SIZE)), 0, "armed for the first chain");
