@@ -99,6 +99,10 @@ pub(super) struct Port {
     pub heard_sync: bool,
     pub heard_match: bool,
     pub heard_expired: bool,
+    /// What it said of us.
+    pub heard_us: Option<Info>,
+    /// What the partner is to hear again until he knows it, and when that is given up.
+    pub insist: Option<(Info, u64)>,
     /// Why selection left it out.
     pub out: Option<Out>,
     pub counters: Counters,
@@ -150,6 +154,8 @@ impl Port {
             heard_sync: false,
             heard_match: false,
             heard_expired: false,
+            heard_us: None,
+            insist: None,
             out: None,
             counters: Counters::default(),
             trace: Vec::new(),
@@ -210,7 +216,7 @@ impl Port {
 
     /// The earliest of its timers.
     pub fn next_timeout(&self) -> Option<u64> {
-        let delayed = if self.ntt { self.may_send_at() } else { None };
+        let delayed = if self.ntt { self.may_send_at() } else { self.insist_at() };
         [
             self.current_while,
             self.periodic_timer,

@@ -152,6 +152,7 @@ fn record_pdu(port: &mut Port, pdu: &Lacpdu) {
     port.heard_match = same_place(&pdu.partner, &port.actor) || !pdu.actor.state.has(Bits::AGGREGATION);
     port.heard_sync = pdu.actor.state.has(Bits::SYNCHRONIZATION);
     port.heard_expired = pdu.actor.state.has(Bits::EXPIRED);
+    port.heard_us = Some(pdu.partner);
     let sync = maintained && port.heard_match && port.heard_sync && !port.heard_expired;
     port.partner.state.set(Bits::SYNCHRONIZATION, sync);
 }
@@ -162,6 +163,7 @@ fn record_default(port: &mut Port, config: &Config) {
     port.heard_sync = false;
     port.heard_match = false;
     port.heard_expired = false;
+    port.heard_us = None;
 }
 
 fn update_selected(port: &mut Port, pdu: &Lacpdu) {
@@ -177,9 +179,13 @@ fn update_default_selected(port: &mut Port, config: &Config) {
 }
 
 fn update_ntt(port: &mut Port, pdu: &Lacpdu) {
-    const SEEN: u8 = Bits::ACTIVITY | Bits::TIMEOUT | Bits::SYNCHRONIZATION;
-    let same_state = pdu.partner.state.0 & SEEN == port.actor.state.0 & SEEN;
-    if !same_place(&pdu.partner, &port.actor) || !same_state {
+    if !knows(&pdu.partner, &port.actor) {
         port.ntt = true;
     }
+}
+
+/// Whether what a partner says of us is how we are.
+pub(super) fn knows(heard: &Info, actor: &Info) -> bool {
+    const SEEN: u8 = Bits::ACTIVITY | Bits::TIMEOUT | Bits::SYNCHRONIZATION;
+    same_place(heard, actor) && heard.state.0 & SEEN == actor.state.0 & SEEN
 }

@@ -4,13 +4,21 @@
 //! A LACPDU that says nothing new waits for [`REPEAT_TIME`] (our choice). LACPDUs that cross on the wire make
 //! both ends answer what was answered already, and such repetitions would use up the three while the
 //! next step of the negotiation waits for a second.
+//!
+//! A LACPDU may be lost. While what the partner says of us is not how we are, he is told again every
+//! [`INSIST_EVERY`], for [`INSIST_TIME`] after each change of ours (our choice: the standard waits for the next
+//! periodic LACPDU). Meanwhile the two ends would not agree on who takes part, and frames would be sent into
+//! a link that the other end does not collect from. One of the three a second is left for news.
 
 use super::FAST_PERIODIC_TIME;
 use super::periodic;
 use super::port::Port;
+use super::receive::knows;
 use switchd_wire::slow::Lacpdu;
 
 const REPEAT_TIME: u64 = FAST_PERIODIC_TIME / 3;
+const INSIST_EVERY: u64 = FAST_PERIODIC_TIME / 2;
+const INSIST_TIME: u64 = 3 * FAST_PERIODIC_TIME;
 
 impl Port {
     /// When the next LACPDU may go; `None`: at once.
@@ -20,10 +28,33 @@ impl Port {
         let repeat = self.sent[2].filter(|_| same).map(|newest| newest + REPEAT_TIME);
         limit.max(repeat)
     }
+
+    /// When the partner is to be told again what he does not know yet.
+    pub(super) fn insist_at(&self) -> Option<u64> {
+        let (_, until) = self.insist?;
+        let at = self.sent[2]? + INSIST_EVERY;
+        (at < until && self.periodic != periodic::State::NoPeriodic).then_some(at)
+    }
+}
+
+/// Finds out whether the partner knows how we are, and since when he does not.
+fn insist(port: &mut Port, now: u64) {
+    let known = port.heard_us.is_some_and(|heard| knows(&heard, &port.actor));
+    if known || port.defaulted() || !port.link.up {
+        port.insist = None;
+        return;
+    }
+    match port.insist {
+        Some((about, _)) if knows(&about, &port.actor) => {
+            port.ntt |= port.insist_at().is_some_and(|at| now >= at);
+        }
+        _ => port.insist = Some((port.actor, now + INSIST_TIME)),
+    }
 }
 
 /// The frame that is due, if one is and may go.
 pub(super) fn run(port: &mut Port, now: u64) -> Option<Vec<u8>> {
+    insist(port, now);
     if !port.link.up || port.periodic == periodic::State::NoPeriodic {
         port.ntt = false;
     }

@@ -293,3 +293,31 @@ fn no_periodic_clears_ntt() {
     assert!(transmit::run(&mut port, 100 * SECOND).is_none());
     assert!(!port.ntt);
 }
+
+#[test]
+fn a_partner_that_does_not_know_us_is_told_again_for_three_seconds() {
+    let mut port = port_in(Rx::Current, true);
+    port.periodic = periodic::State::FastPeriodic;
+    port.ntt = false;
+    // He knows us: nothing is due.
+    port.actor.state = Bits(0x3f);
+    assert!(transmit::run(&mut port, 0).is_none());
+    assert_eq!(port.insist_at(), None);
+    // One bit that he has to know.
+    port.actor.state.set(Bits::SYNCHRONIZATION, false);
+    port.ntt = true;
+    let tenths = |port: &mut Port, from: u64| -> Vec<u64> {
+        (from..from + 60).filter(|tenth| transmit::run(port, tenth * SECOND / 10).is_some()).collect()
+    };
+    assert_eq!(tenths(&mut port, 0), [0, 5, 10, 15, 20, 25]);
+    // Another change begins anew; his knowing it ends it.
+    port.actor.state.set(Bits::SYNCHRONIZATION, true);
+    port.actor.key = 77;
+    port.ntt = true;
+    assert!(transmit::run(&mut port, 100 * SECOND).is_some());
+    assert_eq!(port.insist_at(), Some(100 * SECOND + SECOND / 2));
+    let mut pdu = in_step(1);
+    pdu.partner.key = 77;
+    receive::step(&mut port, &config(OURS), 100 * SECOND, receive::Event::Lacpdu(&pdu));
+    assert_eq!(tenths(&mut port, 1005), []);
+}

@@ -125,6 +125,28 @@ fn heavy_loss_ends_in_order_once_it_is_over() {
     assert!(all(&world, 4));
 }
 
+/// Of two ends that hear two in five LACPDUs of each other, how long one sends into a link that the other
+/// one does not collect from. Being out is no loss while another link is in; being in at one end only is.
+#[test]
+fn under_heavy_loss_the_ends_seldom_disagree() {
+    let mut world = World::usual(2);
+    world.run_for(5);
+    world.loss = [[60; 16]; 2];
+    let (mut apart, mut inside) = (0, 0);
+    for _ in 0..40_000 {
+        world.run_until(world.now + SECOND / 20, |_| false);
+        for (side, number) in [(0, 1), (0, 2), (1, 1), (1, 2)] {
+            if world.distributes(side, number) {
+                inside += 1;
+                apart += u32::from(!world.part(1 - side, number).0);
+            }
+        }
+    }
+    let share = f64::from(apart) / f64::from(inside);
+    eprintln!("in for {:.3} of the time, of that apart for {share:.3}", f64::from(inside) / 160_000.0);
+    assert!(share < 0.07, "apart for {share:.3} of the time");
+}
+
 #[test]
 fn a_thousand_flaps_leave_nothing_behind() {
     let mut world = World::usual(2);
