@@ -97,7 +97,7 @@ fn crimes() -> Vec<Vec<Message>> {
         one(message(0, &[])),
         one(message(200, &[])),
         one(message(2, &[u64::MAX])),
-        one(message(2, &[1 << 34])),
+        one(message(2, &[1 << 33])),
         one(flagged(2, 1, vec![0; 4])),
         one(message(16, &[u64::MAX])),
         one(message(5, &[0])),

@@ -5,7 +5,8 @@
 //! ring; so it never waits, and a change never meets a burst halfway.
 
 use super::memory::GuestMemory;
-use super::split::{Layout, Split};
+use super::ring::Virtqueue;
+use super::split::Layout;
 use crate::Offloads;
 use std::os::fd::OwnedFd;
 
@@ -25,6 +26,7 @@ pub mod feature {
     pub const EVENT_IDX: u64 = 1 << 29;
     pub const PROTOCOL_FEATURES: u64 = 1 << 30;
     pub const VERSION_1: u64 = 1 << 32;
+    pub const RING_PACKED: u64 = 1 << 34;
     pub const IN_ORDER: u64 = 1 << 35;
     pub const GUEST_USO4: u64 = 1 << 54;
     pub const GUEST_USO6: u64 = 1 << 55;
@@ -45,6 +47,7 @@ pub const OFFERED: u64 = feature::CSUM
     | feature::EVENT_IDX
     | feature::PROTOCOL_FEATURES
     | feature::VERSION_1
+    | feature::RING_PACKED
     | feature::IN_ORDER
     | feature::GUEST_USO4
     | feature::GUEST_USO6
@@ -63,14 +66,15 @@ pub struct Addresses {
 pub struct Ring {
     pub size: u16,
     pub addresses: Option<Addresses>,
-    pub base: u16,
+    /// In the form of VHOST_USER_SET_VRING_BASE.
+    pub base: u32,
     /// From SET_VRING_KICK to GET_VRING_BASE.
     pub started: bool,
     /// As the monitor said last.
     pub enabled: Option<bool>,
     pub kick: Option<OwnedFd>,
     pub call: Option<OwnedFd>,
-    pub running: Option<Split>,
+    pub running: Option<Virtqueue>,
 }
 
 #[derive(Default)]
@@ -100,6 +104,12 @@ impl Device {
         let pairs = self.rings.len() / 2;
         let changes = self.changes + 1;
         std::mem::replace(self, Device { changes, ..Device::new(pairs) })
+    }
+
+    /// The ring of this number, for the session.
+    pub fn named(&mut self, index: u32) -> Result<&mut Ring, String> {
+        let rings = self.rings.len();
+        self.rings.get_mut(index as usize).ok_or_else(|| format!("ring {index} was named, of {rings}"))
     }
 
     /// Bytes of the header in front of each frame (virtio 1.2, 5.1.6.1).
@@ -162,7 +172,8 @@ impl Device {
                 event_idx: *features & feature::EVENT_IDX != 0,
                 indirect: *features & feature::INDIRECT_DESC != 0,
             };
-            ring.running = Split::new(&layout, memory, ring.base);
+            let packed = *features & feature::RING_PACKED != 0;
+            ring.running = Virtqueue::new(packed, &layout, memory, ring.base);
             if ring.running.is_none() {
                 return Err(format!(
                     "ring {index} of {} entries does not lie in the guest's memory, or is misaligned",
@@ -190,13 +201,16 @@ impl Device {
 impl Ring {
     /// Keeps where it was.
     pub fn stop(&mut self) {
-        if let Some(split) = self.running.take() {
-            self.base = split.base();
+        if let Some(queue) = self.running.take() {
+            self.base = queue.base();
         }
     }
 
     /// Stopped by its owner: GET_VRING_BASE.
-    pub fn end(&mut self) -> u16 {
+    pub fn end(&mut self) -> u32 {
+        if let Some(Virtqueue::Packed(ring)) = &mut self.running {
+            ring.forget();
+        }
         self.stop();
         self.started = false;
         self.base

@@ -88,13 +88,7 @@ impl Handler {
         index: u32,
         change: impl FnOnce(&mut super::device::Ring) -> std::result::Result<T, String>,
     ) -> Result<T> {
-        self.change(|device| {
-            let rings = device.rings.len();
-            match device.rings.get_mut(index as usize) {
-                Some(ring) => change(ring),
-                None => Err(format!("ring {index} was named, of {rings}")),
-            }
-        })
+        self.change(|device| change(device.named(index)?))
     }
 
     fn unsupported<T>(&self, what: &str) -> Result<T> {
@@ -199,14 +193,20 @@ impl VhostUserBackendReqHandler for Handler {
     }
 
     fn set_vring_num(&self, index: u32, num: u32) -> Result<()> {
-        self.ring(index, |ring| match u16::try_from(num) {
-            Ok(size) if size.is_power_of_two() && size <= SIZE_MAX && ring.running.is_none() => {
-                ring.size = size;
-                Ok(())
+        self.change(|device| {
+            let packed = device.has(feature::RING_PACKED);
+            let ring = device.named(index)?;
+            let fits = |size: &u16| (1..=SIZE_MAX).contains(size) && (packed || size.is_power_of_two());
+            match u16::try_from(num).ok().filter(fits) {
+                Some(size) if ring.running.is_none() => ring.size = size,
+                _ => {
+                    let form = if packed { "as many" } else { "a power of two" };
+                    return Err(format!(
+                        "ring {index} of {num} entries: {form} up to {SIZE_MAX}, set while it rests"
+                    ));
+                }
             }
-            _ => Err(format!(
-                "ring {index} of {num} entries: a power of two up to {SIZE_MAX}, set while it rests"
-            )),
+            Ok(())
         })
     }
 
@@ -231,28 +231,27 @@ impl VhostUserBackendReqHandler for Handler {
     }
 
     fn set_vring_base(&self, index: u32, base: u32) -> Result<()> {
-        self.ring(index, |ring| match u16::try_from(base) {
-            Ok(base) if ring.running.is_none() => {
-                ring.base = base;
-                Ok(())
+        self.change(|device| {
+            let packed = device.has(feature::RING_PACKED);
+            let ring = device.named(index)?;
+            if ring.running.is_some() || (!packed && base > u32::from(u16::MAX)) {
+                return Err(format!("ring {index}: base {base:#x} of a split ring, or of one that runs"));
             }
-            _ => Err(format!("ring {index}: base {base} of a split ring, or of one that runs")),
+            ring.base = base;
+            Ok(())
         })
     }
 
     fn get_vring_base(&self, index: u32) -> Result<VhostUserVringState> {
         let base = self.change(|device| {
-            let ring = device
-                .rings
-                .get_mut(index as usize)
-                .ok_or_else(|| format!("ring {index} was named, which is not there"))?;
+            let ring = device.named(index)?;
             self.unwatch(ring);
             let ran = ring.running.is_some();
             let base = ring.end();
             device.changes += u64::from(ran);
             Ok(base)
         })?;
-        Ok(VhostUserVringState::new(index, u32::from(base)))
+        Ok(VhostUserVringState::new(index, base))
     }
 
     fn set_vring_kick(&self, index: u8, file: Option<File>) -> Result<()> {

@@ -26,7 +26,11 @@
 pub(crate) mod device;
 mod handshake;
 mod memory;
+mod packed;
+#[cfg(test)]
+mod packed_tests;
 mod port;
+mod ring;
 mod session;
 mod split;
 #[cfg(test)]

@@ -16,8 +16,9 @@
 use super::PAIRS_MAX;
 use super::device::{Device, feature};
 use super::memory::GuestMemory;
+use super::ring::Virtqueue;
 use super::session::{Peer, Shared, start};
-use super::split::{Fault, Piece, Split};
+use super::split::{Fault, Piece};
 use crate::memory::takes;
 use crate::queue::{Queue, Queued};
 use crate::{Arena, Flushed, Offloads, Port, Received, Sent};
@@ -393,7 +394,7 @@ impl Delivery<'_> {
     #[inline]
     fn write(
         &self,
-        split: &mut Split,
+        split: &mut Virtqueue,
         queued: &Queued,
         tail: &[u8],
         pieces: &mut Vec<Piece>,

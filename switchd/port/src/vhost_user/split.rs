@@ -31,6 +31,8 @@ pub enum Fault {
     Head { head: u16, size: u16 },
     Next { next: u16, size: u16 },
     Chain { size: u16 },
+    Unavailable { at: u16 },
+    BufferId { id: u16, size: u16 },
     IndirectUnasked,
     IndirectNested,
     IndirectLength { bytes: u32 },
@@ -49,6 +51,10 @@ impl fmt::Display for Fault {
             Fault::Head { head, size } => write!(f, "descriptor {head} made available in a queue of {size}"),
             Fault::Next { next, size } => write!(f, "a chain leads to descriptor {next} of {size}"),
             Fault::Chain { size } => write!(f, "a chain is longer than its queue of {size}"),
+            Fault::Unavailable { at } => {
+                write!(f, "a chain leads to descriptor {at}, which is not available")
+            }
+            Fault::BufferId { id, size } => write!(f, "buffer id {id} in a queue of {size}"),
             Fault::IndirectUnasked => f.write_str("an indirect descriptor, which was not negotiated"),
             Fault::IndirectNested => f.write_str("an indirect descriptor within an indirect table"),
             Fault::IndirectLength { bytes } => write!(f, "an indirect table of {bytes} bytes"),
