@@ -149,6 +149,7 @@ const ALLOWED: &[c::c_long] = &[
     c::SYS_fdatasync,
     c::SYS_sync_file_range,
     c::SYS_ftruncate,
+    c::SYS_memfd_create,
     c::SYS_fallocate,
     c::SYS_flock,
     c::SYS_fchmod,

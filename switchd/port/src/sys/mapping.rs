@@ -17,7 +17,7 @@ use rustix::fs::{FileType, fstat, fstatfs};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 
 /// Mappings at a time: 4096 ports with two regions each.
@@ -240,6 +240,18 @@ impl Mapping {
         let Some(word) = self.word(at) else { return false };
         // SAFETY: as for loading.
         unsafe { AtomicU16::from_ptr(word) }.store(value.to_le(), order);
+        true
+    }
+}
+
+impl Mapping {
+    /// Sets bits of a byte that the other side clears. False when it is not within.
+    #[must_use]
+    pub fn set_bits(&self, at: usize, bits: u8) -> bool {
+        let Some(byte) = self.at(at, 1) else { return false };
+        // SAFETY: within the mapping, as `at` has checked, and a byte is always aligned; the other side too
+        // uses it as an atomic only.
+        unsafe { AtomicU8::from_ptr(byte) }.fetch_or(bits, Ordering::SeqCst);
         true
     }
 }

@@ -3,74 +3,54 @@
 //! A message that breaks a rule is a fault of the device: the session ends, and says so.
 
 use super::device::{Addresses, Device, OFFERED, feature};
+use super::inflight::{Form, Inflight};
+use super::log::Log;
 use super::memory::{REGIONS_MAX, Region};
 use super::session::Shared;
 use super::split::SIZE_MAX;
 use crate::sys::mapping::Mapping;
 use rustix::event::epoll;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard};
 use vhost::vhost_user::message::*;
 use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandler};
 
-/// What we can do beyond the basic protocol. (REPLY_ACK is the crate's own.)
+/// What we can do beyond the basic protocol.
 const PROTOCOL: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
     .union(VhostUserProtocolFeatures::REPLY_ACK)
     .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS)
-    .union(VhostUserProtocolFeatures::RESET_DEVICE);
+    .union(VhostUserProtocolFeatures::RESET_DEVICE)
+    .union(VhostUserProtocolFeatures::STATUS)
+    .union(VhostUserProtocolFeatures::RARP)
+    .union(VhostUserProtocolFeatures::MTU)
+    .union(VhostUserProtocolFeatures::LOG_SHMFD)
+    .union(VhostUserProtocolFeatures::INFLIGHT_SHMFD);
 
 pub(super) struct Handler {
     pub shared: Arc<Shared>,
-    /// REPLY_ACK was agreed.
-    acks: AtomicBool,
+    /// What of it was agreed.
+    protocol: AtomicU64,
 }
-
-/// SET_VRING_ENABLE: request, size of its body.
-const ENABLE: (u32, u32) = (18, 8);
-/// Of a message's flags: version 1, an answer, an answer is wanted.
-const VERSION: u32 = 1;
-const REPLY: u32 = 4;
-const NEED_REPLY: u32 = 8;
 
 impl Handler {
     pub fn new(shared: Arc<Shared>) -> Handler {
-        Handler { shared, acks: AtomicBool::new(false) }
-    }
-
-    /// QEMU enables the rings of a network device before it has set the features, one of which allows that.
-    /// The crate takes this for an error, so such a message is answered here. False: it is another one.
-    pub fn enable_early(&self, stream: &UnixStream) -> std::io::Result<bool> {
-        let early = !self.shared.device().has(feature::PROTOCOL_FEATURES);
-        let mut raw = [0; 20];
-        if !early || recv(stream, &mut raw[..], RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0 < raw.len() {
-            return Ok(false);
-        }
-        let word = |at: usize| u32::from_le_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
-        let (request, flags, size, ring, enable) = (word(0), word(4), word(8), word(12), word(16));
-        if (request, size) != ENABLE || flags & 7 != VERSION || enable > 1 {
-            return Ok(false);
-        }
-        recv(stream, &mut [0u8; 20][..], RecvFlags::DONTWAIT)?;
-        let done = self.set_vring_enable(ring, enable == 1);
-        if flags & NEED_REPLY != 0 && self.acks.load(Ordering::Relaxed) {
-            let words = [request, VERSION | REPLY, 8, u32::from(done.is_err()), 0];
-            let reply: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-            send(stream, &reply, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
-        }
-        Ok(true)
+        Handler { shared, protocol: AtomicU64::new(0) }
     }
 
     fn offered(&self) -> u64 {
-        OFFERED | if self.shared.pairs > 1 { feature::MQ } else { 0 }
+        let pairs = if self.shared.pairs > 1 { feature::MQ } else { 0 };
+        OFFERED | feature::LOG_ALL | feature::MTU | pairs
+    }
+
+    pub fn agreed(&self, protocol: VhostUserProtocolFeatures) -> bool {
+        self.protocol.load(Ordering::Relaxed) & protocol.bits() != 0
     }
 
     /// Changes the device and rings the worker. An error is the device's fault from then on.
-    fn change<T>(&self, change: impl FnOnce(&mut Device) -> std::result::Result<T, String>) -> Result<T> {
+    pub fn change<T>(&self, change: impl FnOnce(&mut Device) -> std::result::Result<T, String>) -> Result<T> {
         let mut device = self.shared.device();
         let outcome = change(&mut device).and_then(|done| device.settle().map(|()| done));
         let outcome = outcome.map_err(|fault| {
@@ -91,7 +71,7 @@ impl Handler {
         self.change(|device| change(device.named(index)?))
     }
 
-    fn unsupported<T>(&self, what: &str) -> Result<T> {
+    pub fn unsupported<T>(&self, what: &str) -> Result<T> {
         self.change(|_| Err(format!("{what}, which was not negotiated")))
     }
 
@@ -109,10 +89,13 @@ impl Handler {
         }
     }
 
-    fn reset(&self) {
-        let old = self.shared.reset();
-        self.shared.ring_worker();
-        drop(old);
+    /// No ring is watched or runs any more.
+    fn halt(&self, device: &mut Device) {
+        for ring in &mut device.rings {
+            self.unwatch(ring);
+            ring.end();
+        }
+        device.changes += 1;
     }
 }
 
@@ -142,13 +125,19 @@ impl VhostUserBackendReqHandler for Handler {
     }
 
     fn reset_owner(&self) -> Result<()> {
-        self.reset();
-        Ok(())
+        // No longer in use; what it was for is to stop the rings.
+        self.change(|device| {
+            self.halt(device);
+            Ok(())
+        })
     }
 
     fn reset_device(&self) -> Result<()> {
-        self.reset();
-        Ok(())
+        self.change(|device| {
+            self.halt(device);
+            device.restart();
+            Ok(())
+        })
     }
 
     fn get_features(&self) -> Result<u64> {
@@ -217,15 +206,16 @@ impl VhostUserBackendReqHandler for Handler {
         descriptors: u64,
         used: u64,
         available: u64,
-        _: u64,
+        log: u64,
     ) -> Result<()> {
-        if flags.contains(VhostUserVringAddrFlags::VHOST_VRING_F_LOG) {
+        let log = flags.contains(VhostUserVringAddrFlags::VHOST_VRING_F_LOG).then_some(log);
+        if log.is_some() && !self.agreed(VhostUserProtocolFeatures::LOG_SHMFD) {
             return self.unsupported("dirty logging");
         }
         self.ring(index, |ring| {
             // Sent again while the ring runs (QEMU does, with other logging flags): laid out anew.
             ring.stop();
-            ring.addresses = Some(Addresses { descriptors, available, used });
+            ring.addresses = Some(Addresses { descriptors, available, used, log });
             Ok(())
         })
     }
@@ -277,9 +267,11 @@ impl VhostUserBackendReqHandler for Handler {
         })
     }
 
-    fn set_vring_err(&self, index: u8, _: Option<File>) -> Result<()> {
-        // We never signal errors there: the connection ends.
-        self.ring(index.into(), |_| Ok(()))
+    fn set_vring_err(&self, index: u8, file: Option<File>) -> Result<()> {
+        self.ring(index.into(), |ring| {
+            ring.error = file.map(nonblocking).transpose()?;
+            Ok(())
+        })
     }
 
     fn get_protocol_features(&self) -> Result<VhostUserProtocolFeatures> {
@@ -291,7 +283,7 @@ impl VhostUserBackendReqHandler for Handler {
         if surplus != 0 {
             return self.change(|_| Err(format!("protocol features {surplus:#x}, which are not offered")));
         }
-        self.acks.store(features & VhostUserProtocolFeatures::REPLY_ACK.bits() != 0, Ordering::Relaxed);
+        self.protocol.store(features, Ordering::Relaxed);
         Ok(())
     }
 
@@ -322,12 +314,25 @@ impl VhostUserBackendReqHandler for Handler {
         self.unsupported("shared objects")
     }
 
-    fn get_inflight_fd(&self, _: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
-        self.unsupported("an inflight file")
+    fn get_inflight_fd(&self, wanted: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
+        let packed = self.shared.device().has(feature::RING_PACKED);
+        let form = Form { queues: wanted.num_queues, entries: wanted.queue_size, packed };
+        let made = Inflight::make(form);
+        let (file, len) =
+            self.change(|_| made.map_err(|error| format!("an inflight file cannot be made: {error}")))?;
+        Ok((VhostUserInflight::new(len, 0, form.queues, form.entries), file))
     }
 
-    fn set_inflight_fd(&self, _: &VhostUserInflight, _: File) -> Result<()> {
-        self.unsupported("an inflight file")
+    fn set_inflight_fd(&self, told: &VhostUserInflight, file: File) -> Result<()> {
+        let packed = self.shared.device().has(feature::RING_PACKED);
+        let form = Form { queues: told.num_queues, entries: told.queue_size, packed };
+        let opened = Inflight::open(form, &file, told.mmap_offset, told.mmap_size);
+        let mut old = None;
+        self.change(|device| {
+            let opened = opened.map_err(|error| error.to_string())?;
+            old = device.inflight.replace(opened);
+            Ok(())
+        })
     }
 
     fn get_max_mem_slots(&self) -> Result<u64> {
@@ -377,7 +382,13 @@ impl VhostUserBackendReqHandler for Handler {
         self.unsupported("shared memory regions")
     }
 
-    fn set_log_base(&self, _: &VhostUserLog, _: File) -> Result<()> {
-        self.unsupported("dirty logging")
+    fn set_log_base(&self, place: &VhostUserLog, file: File) -> Result<()> {
+        let log = Log::new(file.as_fd(), place.mmap_offset, place.mmap_size);
+        let mut old = None;
+        self.change(|device| {
+            let log = log.map_err(|error| format!("the dirty log cannot be mapped: {error}"))?;
+            old = device.log.replace(Arc::new(log));
+            device.resettle()
+        })
     }
 }

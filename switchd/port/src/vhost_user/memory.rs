@@ -4,6 +4,7 @@
 //! guest's (in descriptors) and the virtual machine monitor's own (of the rings). A range may run from one
 //! region into the next; all of it must be mapped.
 
+use super::log::Log;
 use crate::sys::mapping::Mapping;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,6 +29,8 @@ impl Region {
 #[derive(Clone, Default)]
 pub struct GuestMemory {
     regions: Vec<Region>,
+    /// While the guest migrates: where writes are noted.
+    log: Option<Arc<Log>>,
 }
 
 fn within(start: u64, len: u64, address: u64) -> Option<u64> {
@@ -61,10 +64,29 @@ impl GuestMemory {
         self.regions.len() < before
     }
 
-    /// A file behind a region has shrunk.
+    /// A file behind a region, or the log's, has shrunk.
     #[inline]
     pub fn is_dead(&self) -> bool {
         self.regions.iter().any(|region| region.mapping.is_dead())
+            || self.log.as_ref().is_some_and(|log| log.is_dead())
+    }
+
+    /// From now on writes are noted there, or nowhere.
+    pub fn log_to(&mut self, log: Option<Arc<Log>>) {
+        self.log = log;
+    }
+
+    /// The first address beyond all regions.
+    pub fn end(&self) -> u64 {
+        self.regions.iter().map(|region| region.guest.saturating_add(region.len())).max().unwrap_or(0)
+    }
+
+    /// What was written is noted, if somebody wants to know.
+    #[inline]
+    pub fn mark(&self, address: u64, len: usize) {
+        if let Some(log) = &self.log {
+            log.mark(address, len);
+        }
     }
 
     /// Copies from guest address `address`. False when not all of it is mapped.
@@ -88,6 +110,7 @@ impl GuestMemory {
     #[inline]
     #[must_use]
     pub fn write(&self, mut address: u64, mut src: &[u8]) -> bool {
+        let (start, len) = (address, src.len());
         while !src.is_empty() {
             let Some((region, offset)) = self.find(address) else { return false };
             let part = src.len().min(region.mapping.len() - offset);
@@ -98,6 +121,7 @@ impl GuestMemory {
             src = rest;
             address += part as u64;
         }
+        self.mark(start, len);
         true
     }
 
@@ -127,6 +151,8 @@ impl GuestMemory {
                 mapping: Arc::clone(&region.mapping),
                 offset: offset as usize,
                 len,
+                guest: region.guest + offset,
+                log: None,
             })
         })
     }
@@ -138,6 +164,10 @@ pub struct Span {
     mapping: Arc<Mapping>,
     offset: usize,
     len: usize,
+    /// The guest's own address of it.
+    pub guest: u64,
+    /// Where writes to it are noted, and from which address on.
+    log: Option<(Arc<Log>, u64)>,
 }
 
 impl Span {
@@ -151,6 +181,7 @@ impl Span {
     pub fn store(&self, at: usize, value: u16, order: Ordering) {
         debug_assert!(at + 2 <= self.len);
         let _ = self.mapping.store(self.offset + at, value, order);
+        self.mark(at, 2);
     }
 
     #[inline]
@@ -165,6 +196,20 @@ impl Span {
     pub fn write(&self, at: usize, bytes: &[u8]) {
         debug_assert!(at + bytes.len() <= self.len);
         let _ = self.mapping.write(self.offset + at, bytes);
+        self.mark(at, bytes.len());
+    }
+
+    #[inline]
+    fn mark(&self, at: usize, len: usize) {
+        if let Some((log, from)) = &self.log {
+            log.mark(from.wrapping_add(at as u64), len);
+        }
+    }
+
+    /// Writes are noted in the memory's log, as if the span began at `address`.
+    pub fn logged(mut self, memory: &GuestMemory, address: u64) -> Span {
+        self.log = memory.log.clone().map(|log| (log, address));
+        self
     }
 
     /// Whether the words in it can be used as atomics.

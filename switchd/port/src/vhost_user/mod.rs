@@ -23,8 +23,11 @@
 //! Left out: packed rings, dirty logging for live migration, postcopy. Frames are copied twice between two
 //! guests, through the worker's arena.
 
+mod control;
 pub(crate) mod device;
 mod handshake;
+mod inflight;
+mod log;
 mod memory;
 mod packed;
 #[cfg(test)]

@@ -137,6 +137,13 @@ impl Packed {
         if !aligned || !ring.is_aligned() || !driver.is_aligned() || !device.is_aligned() {
             return None;
         }
+        let (ring, device) = match layout.log {
+            Some(address) => {
+                let guest = ring.guest;
+                (ring.logged(memory, guest), device.logged(memory, address))
+            }
+            None => (ring, device),
+        };
         let place = resume(&ring, &device, size, base)?;
         let mut packed = Packed {
             size,
@@ -158,10 +165,10 @@ impl Packed {
         Some(packed)
     }
 
-    /// Bits 0 to 15: the next descriptor to take; 16 to 31: the next one to use. Bits 15 and 31 are the wrap
-    /// counters.
+    /// Bits 0 to 15: the next descriptor to take; 16 to 31: the next one to use; bits 15 and 31 are the wrap
+    /// counters. Both are the first that the driver has not seen used: what was taken beyond is taken again.
     pub fn base(&self) -> u32 {
-        u32::from(self.next.bits()) | u32::from(self.returned.bits()) << 16
+        u32::from(self.published.bits()) * 0x1_0001
     }
 
     /// Stopped in order: whoever asked for the base knows it, and no record is left.

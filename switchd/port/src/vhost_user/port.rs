@@ -14,6 +14,7 @@
 //! [`PIECES_FRAME`] pieces at most.
 
 use super::PAIRS_MAX;
+use super::control::announcement;
 use super::device::{Device, feature};
 use super::memory::GuestMemory;
 use super::ring::Virtqueue;
@@ -58,9 +59,9 @@ pub struct VhostUserPort {
 }
 
 impl VhostUserPort {
-    /// Starts the conversation. Without a guest the port has no carrier.
-    pub fn start(peer: Peer, pairs: usize) -> io::Result<VhostUserPort> {
-        let shared = Arc::new(Shared::new(pairs.clamp(1, PAIRS_MAX))?);
+    /// Starts the conversation. Without a guest the port has no carrier. `mtu`: the network's.
+    pub fn start(peer: Peer, pairs: usize, mtu: u16) -> io::Result<VhostUserPort> {
+        let shared = Arc::new(Shared::new(pairs.clamp(1, PAIRS_MAX), mtu)?);
         start(Arc::clone(&shared), peer)?;
         Ok(VhostUserPort {
             shared,
@@ -102,6 +103,14 @@ impl Port for VhostUserPort {
             self.offloads = device.offloads();
             self.up = device.is_up();
             received.changed = true;
+            if self.up && !device.announcements.is_empty() {
+                for (frame, mac) in frames.iter_mut().zip(device.announcements.drain(..)) {
+                    *frame = announcement(mac);
+                    received.frames += 1;
+                }
+                received.more = true;
+                return received;
+            }
         }
         if self.up {
             if let Err((ring, fault)) = self.take_burst(&mut device, frames, arena, &mut received) {

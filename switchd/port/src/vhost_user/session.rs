@@ -36,6 +36,8 @@ pub enum Peer {
 pub(super) struct Shared {
     device: Mutex<Device>,
     pub pairs: usize,
+    /// The largest packet of the port's network.
+    pub mtu: u16,
     /// What the worker watches: the kicks, and our own bell.
     pub epoll: OwnedFd,
     bell: OwnedFd,
@@ -48,7 +50,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub fn new(pairs: usize) -> io::Result<Shared> {
+    pub fn new(pairs: usize, mtu: u16) -> io::Result<Shared> {
         let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let (epoll, bell) = (epoll::create(epoll::CreateFlags::CLOEXEC)?, event()?);
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
@@ -56,6 +58,7 @@ impl Shared {
         Ok(Shared {
             device: Mutex::new(Device::new(pairs)),
             pairs,
+            mtu,
             epoll,
             bell,
             wake: event()?,
@@ -100,6 +103,16 @@ impl Shared {
 
     pub fn wake_session(&self) {
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// How the guest broke the rules, if it did: its monitor is told.
+    fn fault(&self) -> Option<String> {
+        let device = self.device();
+        let fault = device.fault.clone()?;
+        for error in device.rings.iter().filter_map(|ring| ring.error.as_ref()) {
+            let _ = rustix::io::write(error, &1u64.to_ne_bytes());
+        }
+        Some(fault)
     }
 
     pub fn condition(&self) -> Option<String> {
@@ -247,18 +260,18 @@ fn converse(shared: &Arc<Shared>, stream: UnixStream, before: Option<String>) ->
         if shared.is_stopped() {
             return Ok(());
         }
-        if let Some(fault) = shared.device().fault.clone() {
+        if let Some(fault) = shared.fault() {
             return Err(fault);
         }
         if !readable {
             continue;
         }
-        let outcome = match backend.enable_early(&watched) {
+        let outcome = match backend.aside(&watched) {
             Ok(true) => Ok(()),
             Ok(false) => handler.handle_request(),
             Err(_) => return Ok(()),
         };
-        if let Some(fault) = shared.device().fault.clone() {
+        if let Some(fault) = shared.fault() {
             return Err(fault);
         }
         match outcome {

@@ -84,6 +84,8 @@ pub struct Layout {
     pub used: u64,
     pub event_idx: bool,
     pub indirect: bool,
+    /// Writes to the used ring (or the device's area) are noted as if it were at this address.
+    pub log: Option<u64>,
 }
 
 pub struct Split {
@@ -118,7 +120,15 @@ impl Split {
         if !aligned || !available.is_aligned() || !used.is_aligned() {
             return None;
         }
-        // After a reconnect the used index is what the driver has seen of us.
+        let used = match layout.log {
+            Some(address) => used.logged(memory, address),
+            None => used,
+        };
+        // Chains are returned in order, so what the driver has seen of us says where to go on, and the base
+        // need not: after a crash, or where chains were taken and not returned. Unless it makes no sense.
+        let shown = used.load(2, Ordering::Acquire);
+        let ahead = available.load(2, Ordering::Acquire).wrapping_sub(shown);
+        let base = if ahead <= layout.size { shown } else { base };
         Some(Split {
             size: layout.size,
             descriptors,
@@ -133,9 +143,10 @@ impl Split {
         })
     }
 
-    /// The next entry to take: what GET_VRING_BASE answers.
+    /// What GET_VRING_BASE answers: the first entry that the driver has not seen returned. What was taken
+    /// beyond it is taken again.
     pub fn base(&self) -> u16 {
-        self.next
+        self.published
     }
 
     /// Chains that wait.
@@ -270,6 +281,15 @@ impl Split {
         raw[4..].copy_from_slice(&len.to_le_bytes());
         self.used.write(4 + 8 * entry, &raw);
         self.returned = self.returned.wrapping_add(1);
+    }
+
+    /// Returns, unused, chains that another back-end had under way when this ring was handed over.
+    pub fn give_up(&mut self, heads: &[u16]) {
+        for &head in heads {
+            self.give_back(head, 0);
+        }
+        (self.next, self.seen) = (self.returned, self.returned);
+        self.publish();
     }
 
     /// Shows the driver what was returned. True: it wants to be interrupted (2.7.7).

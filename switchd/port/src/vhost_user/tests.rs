@@ -50,7 +50,7 @@ impl Guest {
             socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
         let mut ours = Some(ours);
         let connect = move || ours.take().ok_or_else(|| std::io::Error::other("once only"));
-        let port = VhostUserPort::start(Peer::Connect(Box::new(connect)), 1).unwrap();
+        let port = VhostUserPort::start(Peer::Connect(Box::new(connect)), 1, 1500).unwrap();
         let mut frontend = Frontend::from_stream(UnixStream::from(theirs), 2);
         frontend.set_owner().unwrap();
         assert_eq!(frontend.get_features().unwrap() & features, features);

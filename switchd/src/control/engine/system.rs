@@ -95,7 +95,7 @@ impl Broker for BrokerClient {
                 client.connect_vhost(&path).map_err(|refused| io::Error::other(refused.message))
             }))
         };
-        let made = VhostUserPort::start(peer, usize::from(socket.queues));
+        let made = VhostUserPort::start(peer, usize::from(socket.queues), mtu);
         // Whether there is a guest, the port itself tells the worker.
         let facts = Facts { mtu: u32::from(mtu), carrier: true, ..Facts::default() };
         Ok(Opened { device: device(&format!("socket {path}"), made)?, facts })
