@@ -6,6 +6,7 @@ use common::*;
 use std::time::{Duration, Instant};
 use switchd_port::netlink::{Change, Link, LinkEvent, LinkMonitor, Netlink};
 use switchd_port::netns;
+use switchd_port::sys::ethtool::Carriers;
 
 fn link(netns: &Netns, name: &str) -> Option<Link> {
     Netlink::in_netns(netns.fd(), |netlink| netlink.link(name)).unwrap()
@@ -48,6 +49,16 @@ fn carrier_follows_the_far_end() {
     there.link("v1", |netlink, index| netlink.set_up(index, false));
     let v0 = link(&here, "v0").unwrap();
     assert!(v0.up && !v0.carrier, "{v0:?}");
+    // The short question has the same answer, at once.
+    let carriers = netns::in_netns(here.fd(), Carriers::new).unwrap().unwrap();
+    assert!(!carriers.has_link("v0").unwrap());
+    for (end, name, up) in
+        [(&there, "v1", true), (&here, "v0", false), (&here, "v0", true), (&there, "v1", false)]
+    {
+        end.link(name, |netlink, index| netlink.set_up(index, up));
+        assert_eq!(carriers.has_link("v0").unwrap(), up, "after {name} {up}");
+    }
+    assert!(carriers.has_link("v9").is_err());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! copy is given out again only when its interface still stands: a tap says so itself, a netdev by its
 //! index. What the dataplane does not name in its `Retain` after a restart is released.
 
+use super::carriers::Carriers;
 use super::messages::*;
 use super::netns::{self, Change, Id, Watch};
 use super::vhost::VhostSockets;
@@ -11,7 +12,7 @@ use super::{links::Links, names};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use switchd_port::netlink::{Link, Netlink};
 use switchd_port::sys::ethtool::Speed;
 use switchd_port::tap::{TapError, TapFactory, TapSpec};
@@ -54,12 +55,8 @@ pub struct Devices {
     pub namespaces: Watch,
     pub vhost: VhostSockets,
     retained: (Vec<TapKey>, Vec<String>),
-    /// When the carriers of bond members were last asked for.
-    asked: Instant,
+    carriers: Carriers,
 }
-
-/// How long the loss of a bond member's carrier may go unnoticed.
-const CARRIER_EVERY: Duration = Duration::from_millis(5);
 
 impl Devices {
     /// For the calling thread's namespace.
@@ -73,7 +70,7 @@ impl Devices {
             namespaces: Watch::new()?,
             vhost: VhostSockets::default(),
             retained: Default::default(),
-            asked: Instant::now(),
+            carriers: Carriers::new(Instant::now())?,
         })
     }
 
@@ -385,21 +382,14 @@ impl Devices {
     /// When [`Devices::ask_carriers`] is due: never while there is no bond.
     pub fn carriers_due(&self) -> Option<Instant> {
         let bonds = self.netdevs.values().any(|held| held.role == Role::Member);
-        bonds.then(|| self.asked + CARRIER_EVERY)
+        bonds.then(|| self.carriers.due())
     }
 
-    /// Asks for the carrier of every bond member. The kernel itself tells changes of carrier at most once a
-    /// second (its link watch), which would be a second of lost frames.
+    /// Asks for the carrier of every bond member.
     pub fn ask_carriers(&mut self, now: Instant) -> Vec<Notice> {
-        self.asked = now;
-        let mut notices = Vec::new();
-        for held in self.netdevs.values().filter(|held| held.role == Role::Member) {
-            // One that is gone is told by the monitor.
-            if let Ok(Some(link)) = self.netlink.link_without_counters(held.index) {
-                self.links.present(link, &mut notices);
-            }
-        }
-        notices
+        let members = self.netdevs.iter().filter(|(_, held)| held.role == Role::Member);
+        let members = members.map(|(name, held)| (name.as_str(), held.index));
+        self.carriers.ask(now, members, &mut self.links, &mut self.netlink)
     }
 
     fn find(&mut self, name: &str) -> Result<Link, Refused> {

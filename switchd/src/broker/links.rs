@@ -31,6 +31,11 @@ impl Links {
         }
     }
 
+    /// What was told last.
+    pub fn carrier(&self, name: &str) -> Option<bool> {
+        Some(self.wanted.get(name)?.as_ref()?.carrier)
+    }
+
     pub fn changes(&mut self) -> io::Result<Vec<Notice>> {
         let mut notices = Vec::new();
         for event in self.monitor.read()? {

@@ -11,6 +11,7 @@
 //! persistent and stay.
 
 mod captures;
+mod carriers;
 pub mod channel;
 mod child;
 pub mod client;

@@ -438,6 +438,7 @@ fn dhcp_serves_what_its_options_can_hold() {
     let plan = dhcp(|spec| {
         spec.dhcp_range = some("10.7.0.100-10.7.0.199");
         spec.lease_time = Some(7200);
+        spec.dhcp_port_limit = Some(4);
         for (option, text) in [
             ("ntp", "10.7.0.5, 10.7.0.6"),
             ("tftp", "boot.example"),
@@ -450,7 +451,7 @@ fn dhcp_serves_what_its_options_can_hold() {
     });
     let plan = plan.unwrap().unwrap();
     assert_eq!((plan.range.1, plan.lease_time, plan.ntp.len()), ([10, 7, 0, 199].into(), 7200, 2));
-    assert_eq!(plan.search, ["lab.example", "example"]);
+    assert_eq!((plan.search, plan.port_limit), (vec!["lab.example".into(), "example".into()], Some(4)));
     assert_eq!(plan.routes[0], (Prefix4 { address: [10, 9, 0, 0].into(), len: 16 }, [10, 7, 0, 5].into()));
     assert_eq!(dhcp(|spec| spec.dhcp = some("off")).unwrap(), None);
     let said = |plan: Result<Option<_>, Vec<Problem>>| {
@@ -471,6 +472,14 @@ fn dhcp_serves_what_its_options_can_hold() {
     assert_eq!(
         said(dhcp(|spec| spec.lease_time = Some(119))),
         "network lab: lease-time 119: the lease time in seconds is 120 to 31536000"
+    );
+    assert_eq!(
+        said(dhcp(|spec| spec.dhcp_port_limit = Some(0))),
+        "network lab: dhcp-port-limit 0: the number of addresses that one port may lease is 1 to 65536"
+    );
+    assert_eq!(
+        said(dhcp(|spec| (spec.dhcp, spec.dhcp_port_limit) = (some("off"), Some(1)))),
+        "network lab: dhcp-port-limit: DHCP is off in this network"
     );
     for (option, text, rule) in [
         ("npt", "10.7.0.5", "there is no such option"),
@@ -518,6 +527,10 @@ fn names_are_domains_and_name_servers_addresses() {
     assert!(
         lab(|spec| spec.resolver = some("dns.example"))[0].contains("expected addresses separated by commas")
     );
+    for own in ["10.7.0.1", "192.0.2.53,10.7.0.1:5353", "[::ffff:10.7.0.1]:53", "fd00:7::1"] {
+        let told = lab(|spec| (spec.subnet6, spec.resolver) = (some("fd00:7::/64"), some(own)));
+        assert!(told[0].contains("is the gateway of this network: its forwarder would ask itself"), "{told:?}");
+    }
     let nine = ["192.0.2.53"; 9].join(",");
     assert!(lab(|spec| spec.resolver = some(&nine))[0].contains("at most 8 name servers, these are 9"));
 }

@@ -45,6 +45,7 @@ pub(super) fn only_nat(name: &Name, spec: &NetworkSpec, problems: &mut Vec<Probl
         ("dhcp-range", spec.dhcp_range.is_some()),
         ("dhcp-option", !spec.dhcp_option.is_empty()),
         ("lease-time", spec.lease_time.is_some()),
+        ("dhcp-port-limit", spec.dhcp_port_limit.is_some()),
         ("filtering", spec.filtering.is_some()),
         ("flow-limit", spec.flow_limit.is_some()),
         ("flow-quota", spec.flow_quota.is_some()),
@@ -101,7 +102,7 @@ pub(super) fn nat(
         dhcp6,
         dhcp: service::dhcp(name, spec, inside, problems),
         domain: service::domain(name, spec, problems),
-        resolvers: service::resolvers(name, spec, problems),
+        resolvers: service::resolvers(name, spec, (inside, inside6), problems),
         filtering: match spec.filtering.as_deref() {
             Some("endpoint-independent") => Filtering::EndpointIndependent,
             _ => Filtering::AddressAndPortDependent,
@@ -157,6 +158,7 @@ fn ranges(name: &Name, spec: &NetworkSpec, problems: &mut Vec<Problem>) {
     let path = |key| ["network", name.as_str(), key];
     for (key, value, rule) in [
         ("lease-time", spec.lease_time, range::LEASE),
+        ("dhcp-port-limit", spec.dhcp_port_limit, range::PORT_LIMIT),
         ("flow-limit", spec.flow_limit, range::FLOWS),
         ("flow-quota", spec.flow_quota, range::FLOWS),
         ("udp-timeout", spec.udp_timeout, range::UDP),

@@ -6,10 +6,10 @@ use super::super::super::problem::{Problem, nearest, one_of};
 use super::super::super::typed::{DhcpPlan, mask4};
 use super::super::super::{DEFAULT_LEASE_TIME, MAX_RESOLVERS};
 use super::taken;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use switchd_api::model::NetworkSpec;
 use switchd_api::name::Name;
-use switchd_nat::Prefix4;
+use switchd_nat::{Prefix4, Prefix6};
 
 /// What one option of DHCP holds at most (RFC 2132 2): its length is one byte.
 const OPTION_BYTES: usize = 255;
@@ -25,6 +25,7 @@ pub(super) fn dhcp(
             ("dhcp-range", spec.dhcp_range.is_some()),
             ("dhcp-option", !spec.dhcp_option.is_empty()),
             ("lease-time", spec.lease_time.is_some()),
+            ("dhcp-port-limit", spec.dhcp_port_limit.is_some()),
         ] {
             if given {
                 problems.push(
@@ -39,6 +40,7 @@ pub(super) fn dhcp(
     let mut plan = DhcpPlan {
         range: range(name, spec, inside, problems),
         lease_time: spec.lease_time.unwrap_or(DEFAULT_LEASE_TIME),
+        port_limit: spec.dhcp_port_limit,
         ntp: Vec::new(),
         tftp: None,
         bootfile: None,
@@ -167,7 +169,14 @@ pub(super) fn domain(name: &Name, spec: &NetworkSpec, problems: &mut Vec<Problem
     }
 }
 
-pub(super) fn resolvers(name: &Name, spec: &NetworkSpec, problems: &mut Vec<Problem>) -> Vec<SocketAddr> {
+/// Who is asked where the network's own names do not answer. Not ourselves: the gateway's forwarder would
+/// wait for its own answer.
+pub(super) fn resolvers(
+    name: &Name,
+    spec: &NetworkSpec,
+    (inside, inside6): (Prefix4, Option<Prefix6>),
+    problems: &mut Vec<Problem>,
+) -> Vec<SocketAddr> {
     let path = ["network", name.as_str(), "resolver"];
     let Some(text) = &spec.resolver else { return Vec::new() };
     let servers: Result<Vec<_>, _> = text.split(',').map(|text| server(text.trim())).collect();
@@ -175,6 +184,18 @@ pub(super) fn resolvers(name: &Name, spec: &NetworkSpec, problems: &mut Vec<Prob
     if servers.len() > MAX_RESOLVERS {
         let rule = format!("there are at most {MAX_RESOLVERS} name servers, these are {}", servers.len());
         problems.push(Problem::new(&path, rule).text(text));
+    }
+    let own = |address: IpAddr| match address.to_canonical() {
+        IpAddr::V4(v4) => v4 == inside.address,
+        IpAddr::V6(v6) => inside6.is_some_and(|inside6| v6 == inside6.address),
+    };
+    if let Some(gateway) = servers.iter().map(SocketAddr::ip).find(|&address| own(address)) {
+        let rule = format!("{gateway} is the gateway of this network: its forwarder would ask itself");
+        problems.push(
+            Problem::new(&path, rule)
+                .text(text)
+                .help("name a server outside, or leave resolver out for those of the host's resolv.conf"),
+        );
     }
     servers
 }
