@@ -440,13 +440,13 @@ impl Delivery<'_> {
         for part in [&header[..self.header_len], head, tail] {
             writer.put(part)?;
         }
+        split.advance(heads.len() as u16);
         let mut left = need;
         for &(head, len) in heads.iter() {
             let written = len.min(left);
             split.give_back(head, written as u32);
             left -= written;
         }
-        split.advance(heads.len() as u16);
         Ok(Wrote::Done)
     }
 }
