@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 use switchd_tests::internet::{LAB, PORT, SERVER6};
-use switchd_tests::{Daemon, Internet, Lab, Space, eventually, run};
+use switchd_tests::{Daemon, Internet, Lab, Sniffer, Space, eventually, run};
 
 const V6: &str = "--subnet6 fd00:7::/64";
 const OUTSIDE6: &str = "--address6 2001:db8:1::50/64 --gateway6 2001:db8:1::1";
@@ -69,6 +69,27 @@ fn advertisements_give_guests_an_address_and_a_way_out() {
     let said = internet.net.talk("who", "2001:db8:1::50", 8080, &[]);
     assert!(said.starts_with("2001:db8:1::1 "), "{said}");
     assert_eq!(internet.net.talk("connect", "2001:db8:1::50", 81, &[]), "silence");
+}
+
+#[test]
+fn rfc4861_6_2_5_an_orderly_stop_tells_the_guests_that_their_router_goes() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let (_internet, mut switch) = begin(&lab, OUTSIDE6);
+    let a = lab.space("a");
+    plug(&switch, "a", &a);
+    own(&a);
+    let sniffer = Sniffer::start(&a, "eth0");
+    switch.stop();
+    // Ethernet 14, IPv6 40 (next header at 6), type 134, lifetime at 6.
+    let farewell = |frame: &Vec<u8>| {
+        frame.len() > 62 && frame[12..14] == [0x86, 0xdd] && frame[54] == 134 && frame[60..62] == [0, 0]
+    };
+    eventually(Duration::from_secs(5), || match sniffer.frames().iter().any(farewell) {
+        true => Ok(()),
+        false => Err("no advertisement with a lifetime of 0".into()),
+    });
+    let route = || a.ip(&["-6", "route", "show", "default"]).text();
+    eventually(Duration::from_secs(5), || if route().is_empty() { Ok(()) } else { Err(route()) });
 }
 
 #[test]

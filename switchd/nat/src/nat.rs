@@ -206,6 +206,7 @@ impl Nat {
                 remote: SocketAddr::new(address(session.remote, session.v6()), session.remote_port),
                 state: session.state.name(),
                 guest: Guests::number(self.table.cold[slot as usize].guest),
+                mac: Some(session.mac).filter(|mac| !mac.is_zero()),
                 idle: time(idle),
                 expires: time(silence.saturating_sub(idle)),
                 packets: session.packets,

@@ -167,6 +167,8 @@ pub struct Flow {
     pub state: &'static str,
     /// The guest that pays for it, if it is known.
     pub guest: Option<u32>,
+    /// The guest's MAC, once it has sent something.
+    pub mac: Option<MacAddr>,
     pub idle: Duration,
     pub expires: Duration,
     /// Both directions; the first wraps at 2^32.

@@ -187,7 +187,8 @@ impl Network {
         self.services = services;
     }
 
-    fn stop_advertising(&mut self, output: &mut Output) {
+    /// Hosts are told that the router goes.
+    pub fn stop_advertising(&mut self, output: &mut Output) {
         if let Some(mut advertiser) = self.advertiser.take() {
             advertiser.stop();
             self.take_advertisements(&mut advertiser, output);

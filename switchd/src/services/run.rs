@@ -86,7 +86,7 @@ impl Core {
             };
             tokio::select! {
                 request = inputs.requests.recv() => match request {
-                    Some(Request::Stop) | None => return,
+                    Some(Request::Stop) | None => return self.cease(),
                     Some(request) => self.answer(request),
                 },
                 Some((tickets, error)) = inputs.settled.recv() => self.settled(&tickets, error),
@@ -255,6 +255,19 @@ impl Core {
         }
         if forget {
             self.submit(name, Machine::Nobody, 0, LeaseChange::Forget { network: name.to_string() });
+        }
+    }
+
+    /// The daemon ends. Guests are told that their router goes (RFC 4861 6.2.5); the outside address stays
+    /// leased, for the next start.
+    fn cease(&mut self) {
+        let names: Vec<Key> = self.networks.keys().cloned().collect();
+        for name in names {
+            let mut output = Output::default();
+            if let Some(network) = self.networks.get_mut(&name) {
+                network.stop_advertising(&mut output);
+            }
+            self.emit(&name, output);
         }
     }
 

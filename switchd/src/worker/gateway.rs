@@ -160,15 +160,19 @@ impl Worker {
     pub(super) fn flows(&mut self, network: &Key, limit: usize) -> Result<Vec<FlowRow>, CommandError> {
         let id = self.table.network_id(network)?;
         if let Some(flows) = self.engine(network).map(|engine| engine.flows(limit)) {
-            let rows = self.fdb_rows(network)?;
-            let ports: HashMap<MacAddr, Key> = rows.into_iter().map(|row| (row.mac, row.port)).collect();
+            let ports = self.ports_by_mac(network)?;
             return Ok(flows.into_iter().map(|flow| host_row(&ports, flow)).collect());
         }
         let flows = self.dataplane.flows(id, self.now(), limit);
-        Ok(flows.into_iter().map(|flow| self.flow_row(&flow)).collect())
+        let ports = self.ports_by_mac(network)?;
+        Ok(flows.into_iter().map(|flow| self.flow_row(&ports, &flow)).collect())
     }
 
-    fn flow_row(&self, flow: &switchd_nat::Flow) -> FlowRow {
+    fn ports_by_mac(&self, network: &Key) -> Result<HashMap<MacAddr, Key>, CommandError> {
+        Ok(self.fdb_rows(network)?.into_iter().map(|row| (row.mac, row.port)).collect())
+    }
+
+    fn flow_row(&self, ports: &HashMap<MacAddr, Key>, flow: &switchd_nat::Flow) -> FlowRow {
         let protocol = match flow.protocol {
             1 => "icmp",
             6 => "tcp",
@@ -189,12 +193,18 @@ impl Worker {
             outside: place(flow.outside),
             remote: place(flow.remote),
             state: flow.state,
-            port: flow.guest.and_then(|guest| Some(self.table.port(PortId(guest))?.name.clone())),
+            port: self.port_of_flow(ports, flow),
             idle: flow.idle,
             expires: flow.expires,
             packets: flow.packets.into(),
             bytes: flow.bytes,
         }
+    }
+
+    /// Whose it is: of the guest that opened it, or of the one to which a forward led it.
+    fn port_of_flow(&self, ports: &HashMap<MacAddr, Key>, flow: &switchd_nat::Flow) -> Option<Key> {
+        let opener = flow.guest.and_then(|guest| Some(self.table.port(PortId(guest))?.name.clone()));
+        opener.or_else(|| ports.get(&flow.mac?).cloned())
     }
 
     pub(super) fn gateway_snapshots(&mut self) -> Vec<GatewaySnapshot> {

@@ -8,6 +8,7 @@ use crate::manage::Dataplane;
 use crate::notices::DataplaneNotice;
 use crate::rim::{NetworkId, PortId};
 use crate::table::NONE;
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use switchd_nat::{Flow, Nat, NatCounters, NatNotice, Side};
 use switchd_proto::neighbor::{Counters as NeighborCounters, Limits, Neighbors, Row};
@@ -432,8 +433,11 @@ impl Dataplane {
     pub fn flows(&self, network: NetworkId, now: u64, limit: usize) -> Vec<Flow> {
         let Some(gateway) = self.gateways.get(network) else { return Vec::new() };
         let mut flows = gateway.nat.as_ref().map_or_else(Vec::new, |nat| nat.flows(now, limit));
+        let neighbors = gateway.inside.neighbors.rows().filter_map(|row| Some((row.address, row.mac?)));
+        let neighbors: HashMap<IpAddr, MacAddr> = neighbors.collect();
         for flow in &mut flows {
             flow.guest = flow.guest.and_then(|number| gateway.guests.port(number));
+            flow.mac = flow.mac.or_else(|| neighbors.get(&flow.inside.ip()).copied());
         }
         flows
     }

@@ -210,6 +210,13 @@ fn address6(name: &Name, spec: &NetworkSpec, text: &str, problems: &mut Vec<Prob
     if without6(name, spec, "address6", text, problems) {
         return None;
     }
+    if matches!(text, "dhcp" | "auto" | "ra") {
+        let rule = "an IPv6 address outside is not learned, neither by DHCPv6 nor from router advertisements";
+        problems.push(Problem::new(&path, rule).text(text).help(
+            "name one, as in 2001:db8::9/64, with gateway6; or leave address6 out and set gateway6 alone: IPv6 is then routed",
+        ));
+        return None;
+    }
     let prefix = taken(&path, text, prefix6(text), problems)?;
     if !is_unicast6(prefix.address) || prefix.address.is_unicast_link_local() {
         problems.push(Problem::new(&path, "this is no address that others can answer to").text(text));
