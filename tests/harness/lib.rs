@@ -9,18 +9,22 @@
 //! `SWITCHD_TESTS_REQUIRE=1`, which `tests/run` sets, it fails. Left out: anything that needs a network
 //! beyond the namespaces made here.
 
+pub mod card;
 pub mod command;
 pub mod daemon;
 pub mod frames;
 pub mod internet;
 pub mod lab;
 pub mod links;
+pub mod offload;
 pub mod ovs;
 pub mod peers;
 pub mod probe;
+pub mod vhost;
 pub mod wait;
 pub mod wire;
 
+pub use card::Card;
 pub use command::{Background, Output, run};
 pub use daemon::{Daemon, Setup};
 pub use frames::Sniffer;

@@ -33,4 +33,5 @@ mod timing;
 mod traffic;
 mod vhost;
 mod vhost_hostile;
+mod vhost_pairs;
 mod vm;
