@@ -9,8 +9,9 @@
 use crate::links::{Linked, List};
 
 pub(crate) const SHIFT: u32 = 27;
-/// Ticks of a turn.
+/// Ticks of a turn: one `u128` has a bit for each 64 of them.
 const TURN: u32 = 8192;
+const WORDS: usize = TURN as usize / 64;
 
 #[inline]
 pub(crate) fn tick(now: u64) -> u32 {
@@ -35,14 +36,16 @@ pub(crate) const WHEEL: usize = 0;
 pub(crate) struct Wheel {
     spokes: Vec<List>,
     /// A bit for every spoke that is not empty.
-    busy: [u64; TURN as usize / 64],
+    busy: [u64; WORDS],
+    /// A bit for every word of `busy` that is not 0.
+    lanes: u128,
     /// The first tick that was not yet looked at.
     next: u32,
 }
 
 impl Wheel {
     pub fn new() -> Wheel {
-        Wheel { spokes: vec![List::default(); TURN as usize], busy: [0; TURN as usize / 64], next: 0 }
+        Wheel { spokes: vec![List::default(); TURN as usize], busy: [0; WORDS], lanes: 0, next: 0 }
     }
 
     /// Puts a flow where its tick is and returns the spoke, by which it is taken away again.
@@ -53,6 +56,7 @@ impl Wheel {
         let spoke = at % TURN;
         self.spokes[spoke as usize].push(all, slot);
         self.busy[spoke as usize / 64] |= 1 << (spoke % 64);
+        self.lanes |= 1 << (spoke / 64);
         spoke
     }
 
@@ -60,7 +64,11 @@ impl Wheel {
         let list = &mut self.spokes[spoke as usize];
         list.unlink(all, slot);
         if list.first().is_none() {
-            self.busy[spoke as usize / 64] &= !(1 << (spoke % 64));
+            let word = &mut self.busy[spoke as usize / 64];
+            *word &= !(1 << (spoke % 64));
+            if *word == 0 {
+                self.lanes &= !(1 << (spoke / 64));
+            }
         }
     }
 
@@ -82,18 +90,22 @@ impl Wheel {
         None
     }
 
-    /// Empty spokes from this one on, at most a turn.
+    /// Empty spokes from this one on, at most a turn. Asked after every burst.
+    #[inline]
     fn gap(&self, spoke: u32) -> u32 {
-        let mut gone = 0;
-        while gone < TURN {
-            let at = (spoke + gone) % TURN;
-            let word = self.busy[at as usize / 64] >> (at % 64);
-            if word != 0 {
-                return gone + word.trailing_zeros();
-            }
-            gone += 64 - at % 64;
+        let lane = spoke / 64;
+        let word = self.busy[lane as usize] >> (spoke % 64);
+        if word != 0 {
+            return word.trailing_zeros();
         }
-        TURN
+        // The next lane that is not empty, around the turn; at last this one's part that lies behind us.
+        let ahead = self.lanes.rotate_right(lane + 1).trailing_zeros();
+        if ahead >= WORDS as u32 {
+            return TURN;
+        }
+        let lane = (lane + 1 + ahead) % WORDS as u32;
+        let found = lane * 64 + self.busy[lane as usize].trailing_zeros();
+        (found + TURN - spoke) % TURN
     }
 
     /// When `due` will have something.
@@ -138,6 +150,25 @@ mod tests {
         assert_eq!(wheel.due(1000 + TURN), Some(3));
         wheel.take(&mut items, 3, (1000 + TURN - 1) % TURN);
         assert_eq!((wheel.due(9_000_000), wheel.next_due()), (None, None));
+    }
+
+    #[test]
+    fn the_gap_is_what_looking_at_every_spoke_finds() {
+        let mut random = crate::hash::Random::new(11);
+        let mut items: Vec<Item> = (0..6).map(|_| Item(LOOSE)).collect();
+        for _ in 0..3000 {
+            let mut wheel = Wheel::new();
+            wheel.start(random.below(TURN));
+            let count = random.below(items.len() as u32 + 1);
+            // Close together as often as far apart.
+            let width = [3, 70, TURN][random.below(3) as usize];
+            for slot in 0..count {
+                wheel.put(&mut items, slot, wheel.next + random.below(width));
+            }
+            let spoke = random.below(TURN);
+            let full = |ahead: &u32| wheel.spokes[((spoke + ahead) % TURN) as usize].first().is_some();
+            assert_eq!(wheel.gap(spoke), (0..TURN).find(full).unwrap_or(TURN));
+        }
     }
 
     #[test]
