@@ -61,7 +61,7 @@ fn nics(one: &str, two: &str, longest: usize, superframes: bool) -> Result<[Nic;
 }
 
 /// Each address is heard once on its side, with the frames' beginnings that will be sent.
-fn introduce(nics: &mut [Nic; 2], flows: &Flows, beginnings: &[Vec<[u8; VARIED]>; 2]) {
+fn introduce(nics: &mut [Nic; 2], flows: &Flows, beginnings: &[Vec<[u8; VARIED]>; 2]) -> Result<()> {
     let mut head = [0; 64];
     let each = if flows.vary == Vary::Addresses { flows.count } else { 1 };
     let end = Instant::now() + Duration::from_secs(20);
@@ -69,7 +69,9 @@ fn introduce(nics: &mut [Nic; 2], flows: &Flows, beginnings: &[Vec<[u8; VARIED]>
     for round in 0..2 {
         for pair in beginnings[0].iter().zip(&beginnings[1]).take(each) {
             for (side, beginning) in [pair.0, pair.1].into_iter().enumerate() {
-                while nics[side].room() == 0 && Instant::now() < end {}
+                while nics[side].room() == 0 {
+                    ensure!(Instant::now() < end, "the switch takes no frames");
+                }
                 nics[side].send(beginning);
                 nics[side].commit();
                 drain(nics, &mut head);
@@ -78,6 +80,7 @@ fn introduce(nics: &mut [Nic; 2], flows: &Flows, beginnings: &[Vec<[u8; VARIED]>
         std::thread::sleep(Duration::from_millis(100 * (round + 1)));
         drain(nics, &mut head);
     }
+    Ok(())
 }
 
 fn drain(nics: &mut [Nic; 2], head: &mut [u8]) {
@@ -92,10 +95,7 @@ fn resolve(nics: &mut [Nic; 2], flows: &mut Flows, gateway: [u8; 4]) -> Result<(
     let question = arp(1, (flows.mac(0, 0), flows.ip[0]), (BROADCAST, gateway));
     let mut head = [0; 64];
     for _ in 0..50 {
-        nics[0].prepare(&[0; HEADER], &question);
-        ensure!(nics[0].room() > 0, "the switch takes no frames");
-        nics[0].send(&question[..VARIED]);
-        nics[0].commit();
+        say(&mut nics[0], &question);
         let end = Instant::now() + Duration::from_millis(100);
         while Instant::now() < end {
             while let Some(came) = nics[0].receive(&mut head, false) {
@@ -112,15 +112,20 @@ fn resolve(nics: &mut [Nic; 2], flows: &mut Flows, gateway: [u8; 4]) -> Result<(
     bail!("nobody answers for the gateway")
 }
 
-/// The second guest answers for its address. It sends nothing else, so its buffers may be made over.
+/// The second guest answers for its address.
 fn answer(nic: &mut Nic, flows: &Flows, head: &[u8]) {
     if let Some((1, mac, ip, wanted)) = parse_arp(head)
         && wanted == flows.ip[1]
-        && nic.room() > 0
     {
-        let reply = arp(2, (flows.mac(1, 0), wanted), (mac, ip));
-        nic.prepare(&[0; HEADER], &reply);
-        nic.send(&reply[..VARIED]);
+        say(nic, &arp(2, (flows.mac(1, 0), wanted), (mac, ip)));
+    }
+}
+
+/// Sends one frame from a NIC that has nothing else to send: its buffers are made over.
+fn say(nic: &mut Nic, frame: &[u8]) {
+    nic.prepare(&[0; HEADER], frame);
+    if nic.room() > 0 {
+        nic.send(&frame[..VARIED]);
         nic.commit();
     }
 }
@@ -190,7 +195,10 @@ impl Load {
             frame
         });
         if routed.is_none() {
-            introduce(&mut nics, &flows, &beginnings);
+            introduce(&mut nics, &flows, &beginnings)?;
+        } else {
+            // A switch that has forgotten the second guest would flood what is for it.
+            say(&mut nics[1], &arp(2, (flows.mac(1, 0), flows.ip[1]), (BROADCAST, flows.ip[1])));
         }
         Ok(Load {
             nics,
@@ -316,7 +324,7 @@ fn latency(one: &str, two: &str, options: &Options) -> Result<()> {
         nics[side].prepare(&[0; HEADER], &frame);
         beginnings[side].push(frame[..VARIED].try_into()?);
     }
-    introduce(&mut nics, &flows, &beginnings);
+    introduce(&mut nics, &flows, &beginnings)?;
     let mut head = [0; 64];
     let (mut times, mut lost) = (Vec::with_capacity(count), 0);
     for number in 0..count {
