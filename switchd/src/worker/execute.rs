@@ -293,12 +293,23 @@ impl Worker {
 
     /// The far end came, went, or agreed on something else.
     pub(super) fn device_changed(&mut self, id: PortId) {
+        let before = self.dataplane.link(id);
         if let Some(slot) = self.table.port_mut(id)
             && let Some(device) = &slot.device
         {
             slot.offloads = offloads(&slot.place, device.as_ref());
         }
         self.update_link(id);
+        let after = self.dataplane.link(id);
+        if before != after {
+            let device = self.table.port(id).and_then(|slot| slot.device.as_ref());
+            let detail = device.and_then(|device| device.condition()).unwrap_or_default();
+            (self.notices)(super::command::Notice::Event {
+                kind: if after { "port.guest-connected" } else { "port.guest-left" },
+                object: format!("port {}", self.table.port_name(id)),
+                detail,
+            });
+        }
     }
 
     /// Stops watching and drops the device. The broker holds a copy of the descriptor, so closing ours
