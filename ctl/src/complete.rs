@@ -207,6 +207,7 @@ pub fn network_settings(current: &OsStr) -> Vec<CompletionCandidate> {
         "dhcp-option.search=",
         "dhcp-option.routes=",
         "lease-time=",
+        "dhcp-port-limit=",
         "filtering=address-and-port",
         "filtering=endpoint-independent",
         "flow-limit=",

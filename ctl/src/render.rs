@@ -306,8 +306,8 @@ pub fn status(s: &Status, _: bool) -> String {
     }
     text = harmless(&text);
     if !s.troubles.is_empty() {
-        let rows =
-            s.troubles.iter().map(|t| vec![t.object.clone(), t.reason.clone(), format!("{} s", t.retry_in)]);
+        let next = |wait: Option<u64>| wait.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds} s"));
+        let rows = s.troubles.iter().map(|t| vec![t.object.clone(), t.reason.clone(), next(t.retry_in)]);
         text += &format!("\n{}", grid(&["NOT UP", "REASON", "NEXT TRY"], rows));
     }
     text

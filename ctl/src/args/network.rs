@@ -72,7 +72,7 @@ pub struct Create {
     pub nat: Nat,
     /// A further setting, as `network set` takes it; may be repeated. rstp=on, and of a NAT network
     /// dhcp=off, dhcp-range=A-B, dhcp-option.ntp=IP (tftp, bootfile, search, routes), lease-time,
-    /// filtering=endpoint-independent, flow-limit, flow-quota, udp-timeout, tcp-timeout,
+    /// dhcp-port-limit, filtering=endpoint-independent, flow-limit, flow-quota, udp-timeout, tcp-timeout,
     /// tcp-transitory-timeout, icmp-timeout, mode6=routed, dhcp6=stateful
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_setting,
           add = ArgValueCompleter::new(complete::network_settings))]

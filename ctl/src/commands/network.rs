@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use switchd_api::model::NetworkSpec;
 
 /// Keys whose values are numbers in JSON. Times take a unit.
-const NUMBERS: &[&str] = &["vlan", "mtu", "mac-limit", "flow-limit", "flow-quota"];
+const NUMBERS: &[&str] = &["vlan", "mtu", "mac-limit", "dhcp-port-limit", "flow-limit", "flow-quota"];
 const SECONDS: &[&str] =
     &["ageing", "lease-time", "udp-timeout", "tcp-timeout", "tcp-transitory-timeout", "icmp-timeout"];
 

@@ -100,6 +100,9 @@ pub struct NetworkSpec {
     /// Seconds of a lease, 120–31536000; default 3600.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_time: Option<u32>,
+    /// Most addresses that one port may lease, 1–65536; default: what the shares of the others leave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp_port_limit: Option<u32>,
     /// Whose packets a mapping lets in: `address-and-port` (default) or `endpoint-independent` (RFC 4787 5).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filtering: Option<String>,

@@ -214,8 +214,9 @@ pub struct Trouble {
     /// As in `port vm1`.
     pub object: String,
     pub reason: String,
-    /// Seconds to the next try.
-    pub retry_in: u64,
+    /// Seconds to the next try. Absent: there is none; it ends by itself, or is for the user to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_in: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]

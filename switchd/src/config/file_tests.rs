@@ -48,6 +48,7 @@ dhcp6 = "stateful"
 dhcp = "on"
 dhcp-range = "10.7.0.100-10.7.0.199"
 lease-time = 7200
+dhcp-port-limit = 4
 filtering = "endpoint-independent"
 flow-limit = 1000
 flow-quota = 100
@@ -123,7 +124,7 @@ rotate-count = 5
         (lab.kind, lab.dhcp_option.len(), lab.forward.len(), lab.floating.len()),
         (Kind::Nat, 2, 2, 1)
     );
-    assert_eq!((lab.lease_time, lab.icmp_timeout), (Some(7200), Some(60)));
+    assert_eq!((lab.lease_time, lab.dhcp_port_limit, lab.icmp_timeout), (Some(7200), Some(4), Some(60)));
     assert_eq!(desired.bond["bond0"].hash.as_deref(), Some("layer2+3"));
     assert_eq!(desired.port["web"].storm_limit.as_deref(), Some("off"));
     let mirror = &desired.mirror["forensics"];

@@ -32,6 +32,8 @@ pub(super) mod range {
     /// RFC 2131 leaves it open; below two minutes clients would only renew.
     pub const LEASE: RangeRule =
         RangeRule { min: 120, max: 31_536_000, what: "the lease time in seconds is" };
+    pub const PORT_LIMIT: RangeRule =
+        RangeRule { min: 1, max: 65_536, what: "the number of addresses that one port may lease is" };
     pub const FLOWS: RangeRule = RangeRule { min: 1, max: 4_194_304, what: "the number of flows is" };
     /// RFC 4787 REQ-5: at least two minutes.
     pub const UDP: RangeRule = RangeRule { min: 120, max: 86_400, what: "the UDP timeout in seconds is" };

@@ -239,6 +239,7 @@ fn same_place(old: &NetworkSpec, new: &NetworkSpec) -> bool {
         dhcp_range: _,
         dhcp_option: _,
         lease_time: _,
+        dhcp_port_limit: _,
         filtering: _,
         flow_limit: _,
         flow_quota: _,

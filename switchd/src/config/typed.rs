@@ -120,6 +120,8 @@ pub struct DhcpPlan {
     pub range: (Ipv4Addr, Ipv4Addr),
     /// Seconds.
     pub lease_time: u32,
+    /// Most addresses of one port; the shares of the others bound it too.
+    pub port_limit: Option<u32>,
     /// Option 42.
     pub ntp: Vec<Ipv4Addr>,
     /// Option 66: 1–255 bytes of printable ASCII.

@@ -6,7 +6,7 @@
 
 use crate::worker::command::{Command, Key, Side};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use switchd_nat::{Prefix4, Prefix6};
@@ -112,7 +112,7 @@ pub struct NetworkServices {
     /// Addresses that guests must not get: targets that are known to be taken.
     pub excluded: Vec<Ipv4Addr>,
     /// Name servers to ask; empty: [`Services::set_resolvers`](super::Services::set_resolvers) says which.
-    pub resolvers: Vec<IpAddr>,
+    pub resolvers: Vec<SocketAddr>,
 }
 
 impl fmt::Debug for NetworkServices {

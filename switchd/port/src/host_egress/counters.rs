@@ -102,6 +102,8 @@ counters! {
     ttl_exceeded,
     /// ICMP errors told to guests.
     icmp_errors,
+    /// ICMP errors that a guest was not told because it had too many (RFC 1812 4.3.2.8).
+    icmp_limited,
 }
 
 /// Worth an event; each kind is told at most once a minute.

@@ -315,9 +315,18 @@ impl HostEgress {
         let gateway = self.gateway_end(v6);
         let from = seen.map_or(gateway, |offender| SocketAddr::new(offender, 0));
         let ends = Ends { from_mac: self.config.gateway_mac, to_mac: mac, from, to: guest };
-        self.counters.icmp_errors += 1;
-        self.answers.icmp_error(&ends, icmp, quoted);
+        self.say(&ends, icmp, quoted);
         true
+    }
+
+    /// An ICMP error to a guest, unless it has had too many.
+    pub(super) fn say(&mut self, ends: &Ends, icmp: Icmp, quoted: &[u8]) {
+        if self.errors.take(self.now, ends.to_mac) {
+            self.counters.icmp_errors += 1;
+            self.answers.icmp_error(ends, icmp, quoted);
+        } else {
+            self.counters.icmp_limited += 1;
+        }
     }
 
     /// An ICMP error of the gateway about a guest's packet.
@@ -328,8 +337,7 @@ impl HostEgress {
             from: self.gateway_end(packet.source.is_ipv6()),
             to: SocketAddr::new(packet.source, 0),
         };
-        self.counters.icmp_errors += 1;
-        self.answers.icmp_error(&ends, icmp, quoted);
+        self.say(&ends, icmp, quoted);
     }
 
     pub(super) fn refuse_destination(&mut self, packet: &Packet, quoted: &[u8], why: Unreachable) -> Taken {

@@ -34,6 +34,7 @@ mod drive;
 mod forward;
 mod fragment;
 mod icmp;
+mod limiter;
 mod packet;
 mod setup;
 mod splice;
@@ -55,6 +56,7 @@ use forward::ForwardSlot;
 use fragment::Fragments;
 use hashbrown::HashMap;
 use icmp::Echo;
+use limiter::Limiter;
 use packet::{BadPacket, PROTOCOL_ICMP, PROTOCOL_ICMP6, Packet};
 use rustix::event::epoll::EventFlags;
 use std::collections::VecDeque;
@@ -143,6 +145,7 @@ pub struct HostEgress {
     wheel: Wheel,
     ready: VecDeque<Item>,
     answers: Answers,
+    errors: Limiter,
     fragments: Fragments,
     forwards: Vec<Option<ForwardSlot>>,
     /// Targets of UDP forwards: what they send goes out by the forward's port.

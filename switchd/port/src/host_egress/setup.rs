@@ -8,7 +8,9 @@ use super::{
     Room, TIMER,
 };
 use crate::Flushed;
-use crate::host_egress::{answers::Answers, fragment::Fragments, icmp::Echo, table::Table, wheel::Wheel};
+use crate::host_egress::{
+    answers::Answers, fragment::Fragments, icmp::Echo, limiter::Limiter, table::Table, wheel::Wheel,
+};
 use crate::sys::socket::{BATCH, Datagram};
 use hashbrown::HashMap;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -51,6 +53,7 @@ impl HostEgress {
             wheel: Wheel::new(0),
             ready: VecDeque::new(),
             answers: Answers::default(),
+            errors: Limiter::default(),
             fragments: Fragments::default(),
             forwards: Vec::new(),
             targets: HashMap::default(),

@@ -294,8 +294,7 @@ impl HostEgress {
                         l4[4..8].copy_from_slice(&tcp.conn.first_number().to_be_bytes());
                         let quoted = Answers::quotation(flow.key.guest, ends.from, PROTOCOL_TCP, &l4);
                         let ends = Ends { from: self.gateway_end(flow.key.guest.is_ipv6()), ..ends };
-                        self.counters.icmp_errors += 1;
-                        self.answers.icmp_error(&ends, icmp, &quoted);
+                        self.say(&ends, icmp, &quoted);
                     }
                     None => self.answers.push(reset_frame(&ends, &tcp.conn.reset())),
                 }

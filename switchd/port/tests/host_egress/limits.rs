@@ -48,6 +48,31 @@ fn one_guest_at_its_quota_is_refused_and_others_are_not() {
 }
 
 #[test]
+fn errors_to_one_guest_are_limited_and_anothers_are_told_rfc1812_4_3_2_8() {
+    let Some(mut world) = World::new(config()) else { return };
+    let (to, mut last): (SocketAddr, _) = ("192.0.2.1:99".parse().unwrap(), Duration::ZERO);
+    let begun = std::time::Instant::now();
+    // With a time to live of one, which the IPv4 header's checksum knows.
+    let mut probe = datagram(1, to, b"x");
+    probe[22] = 1;
+    probe[24..26].fill(0);
+    let sum = switchd_wire::checksum::Sum::new().over(&probe[14..34]).checksum();
+    probe[24..26].copy_from_slice(&sum.to_be_bytes());
+    for _ in 0..500 {
+        assert!(!world.send(&probe, VnetHeader::default()));
+        last = begun.elapsed();
+    }
+    let counters = world.engine.counters();
+    // 100 at once, and 1000 a second.
+    let most = 101 + last.as_millis() as u64;
+    assert!((100..=most).contains(&counters.icmp_errors), "{counters:?} in {last:?}");
+    assert_eq!((counters.ttl_exceeded, counters.icmp_errors + counters.icmp_limited), (500, 500));
+    probe[11] = 0x77;
+    assert!(!world.send(&probe, VnetHeader::default()));
+    assert_eq!(world.engine.counters().icmp_errors, counters.icmp_errors + 1);
+}
+
+#[test]
 fn ten_thousand_connections_live_and_the_next_is_refused() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     const FLOWS: u32 = 10_000;

@@ -353,6 +353,10 @@ fn ipv6_outside_needs_ipv6_inside() {
         "network shop: mode6 \"nat\": translation needs an IPv6 address outside"
     );
     assert_eq!(
+        said(six(|spec| spec.address6 = some("dhcp"))),
+        "network shop: address6 \"dhcp\": an IPv6 address outside is not learned, neither by DHCPv6 nor from router advertisements"
+    );
+    assert_eq!(
         said(six(|spec| spec.address6 = some("fe80::9/64"))),
         "network shop: address6 \"fe80::9/64\": this is no address that others can answer to"
     );
@@ -529,7 +533,10 @@ fn names_are_domains_and_name_servers_addresses() {
     );
     for own in ["10.7.0.1", "192.0.2.53,10.7.0.1:5353", "[::ffff:10.7.0.1]:53", "fd00:7::1"] {
         let told = lab(|spec| (spec.subnet6, spec.resolver) = (some("fd00:7::/64"), some(own)));
-        assert!(told[0].contains("is the gateway of this network: its forwarder would ask itself"), "{told:?}");
+        assert!(
+            told[0].contains("is the gateway of this network: its forwarder would ask itself"),
+            "{told:?}"
+        );
     }
     let nine = ["192.0.2.53"; 9].join(",");
     assert!(lab(|spec| spec.resolver = some(&nine))[0].contains("at most 8 name servers, these are 9"));

@@ -1,10 +1,10 @@
 //! Addresses that the host has too.
 //!
-//! A NAT network's subnet that overlaps with a route of the host would hide that place from the guests, and
-//! an outside address that the host holds on the same interface would be answered for twice. A change that
-//! would make such a conflict is refused; one that arises later (the host's addresses or routes change) is
-//! listed as in trouble until it is over, and nothing is taken down for it. Routes through ports of the
-//! network itself are no conflict: there the host is a guest.
+//! A NAT network's subnet that overlaps with a route of the host, or holds an address of it, would hide that
+//! place from the guests, and an outside address that the host holds on the same interface would be answered
+//! for twice. A change that would make such a conflict is refused; one that arises later (the host's addresses
+//! or routes change) is listed as in trouble until it is over, and nothing is taken down for it. Routes through
+//! ports of the network itself are no conflict: there the host is a guest.
 
 use super::Engine;
 use super::errors::conflict;
@@ -69,10 +69,23 @@ impl Claim<'_> {
             let own = row.interface.as_deref().is_some_and(|interface| self.guests.contains(interface));
             !own && self.subnets.iter().any(|subnet| subnet.overlaps(&row.prefix))
         };
-        let row = routes.iter().find(through)?;
-        let subnet = self.subnets.iter().find(|subnet| subnet.overlaps(&row.prefix))?;
-        let on = row.interface.as_ref().map_or_else(String::new, |interface| format!(" on {interface}"));
-        Some(format!("its subnet {} overlaps with the host's route {}{on}", shown(subnet), row.prefix))
+        if let Some(row) = routes.iter().find(through) {
+            let subnet = self.subnets.iter().find(|subnet| subnet.overlaps(&row.prefix))?;
+            let on = row.interface.as_ref().map_or_else(String::new, |interface| format!(" on {interface}"));
+            return Some(format!(
+                "its subnet {} overlaps with the host's route {}{on}",
+                shown(subnet),
+                row.prefix
+            ));
+        }
+        // An address on the loopback interface, or with the longest prefix, has no route but its own.
+        let guest = |row: &HostAddress| self.guests.contains(row.interface.as_str());
+        addresses.iter().filter(|row| !guest(row)).find_map(|row| {
+            let HostAddress { interface, prefix: Prefix { address, .. } } = row;
+            let alone = Prefix { address: *address, len: if address.is_ipv4() { 32 } else { 128 } };
+            let subnet = self.subnets.iter().find(|subnet| subnet.overlaps(&alone))?;
+            Some(format!("the host holds {address} on {interface}, which is in its subnet {}", shown(subnet)))
+        })
     }
 }
 

@@ -18,6 +18,7 @@ pub use super::steps::Step;
 use super::target::{Backend, Gate, Net, TapeTo, Target, bond_place, uplink_interface, uplink_port};
 use crate::worker::command::NetworkConfig;
 use std::collections::{BTreeMap, BTreeSet};
+use switchd_port::host_egress::Forward;
 use switchd_wire::MacAddr;
 
 /// The worker of every network, and of every bond under `bond:NAME`.
@@ -156,6 +157,31 @@ impl<'a> Kept<'a> {
         old.host.is_some() == new.host.is_some() && (stays || old.gateway.segment == new.gateway.segment)
     }
 
+    /// A gateway that stays, but gives up forwarded ports of the host which another network is to have: as it
+    /// was, and without them.
+    fn gives_ports(&self, network: &str) -> Option<(Box<Gate>, Box<Gate>)> {
+        let gate = |target: &'a Target| target.networks.get(network)?.gate.as_ref();
+        let (old, new) = (gate(self.old)?, gate(self.new)?);
+        let (way, wanted) = (old.host.as_ref()?, new.host.as_ref()?);
+        let others = self.new.networks.iter().filter(|(name, _)| *name != network);
+        let others: Vec<&Forward> = others
+            .filter_map(|(_, net)| Some(&net.gate.as_ref()?.host.as_ref()?.forwards))
+            .flatten()
+            .collect();
+        let goes = |forward: &Forward| {
+            let port = |forward: &Forward| (forward.proto, forward.listen.port());
+            !wanted.forwards.contains(forward) && others.iter().any(|other| port(other) == port(forward))
+        };
+        if !self.gate(network) || !way.forwards.iter().any(goes) {
+            return None;
+        }
+        let mut between = old.clone();
+        if let Some(way) = &mut between.host {
+            way.forwards.retain(|forward| !goes(forward));
+        }
+        Some((old.clone(), between))
+    }
+
     /// A network that goes, but only after a gateway that stood on it has left it.
     fn goes_last(&self, network: &str) -> bool {
         let stood = |(name, net): (&String, &Net)| net.segment() == Some(network) && self.gate(name);
@@ -247,6 +273,11 @@ impl<'a> Kept<'a> {
             if let Some(gate) = net.gate.as_ref().filter(|_| !self.gate(network)) {
                 let old = Some(gate.clone());
                 steps.push(Step::SetGate { network: network.clone(), old, new: None });
+            }
+        }
+        for network in self.old.networks.keys() {
+            if let Some((old, between)) = self.gives_ports(network) {
+                steps.push(Step::SetGate { network: network.clone(), old: Some(old), new: Some(between) });
             }
         }
         for (network, net) in &self.old.networks {
@@ -362,6 +393,7 @@ impl<'a> Kept<'a> {
             let Some(gate) = &net.gate else { continue };
             let old = self.old.networks.get(network).and_then(|net| net.gate.clone());
             let old = old.filter(|_| self.gate(network));
+            let old = self.gives_ports(network).map(|(_, between)| between).or(old);
             let same = |old: &Gate| old.gateway == gate.gateway && old.host == gate.host;
             if !old.as_deref().is_some_and(same) {
                 steps.push(Step::SetGate { network: network.clone(), old, new: Some(gate.clone()) });

@@ -122,7 +122,7 @@ fn gate(
         },
         outside: client,
         excluded: Vec::new(),
-        resolvers: nat.resolvers.iter().map(SocketAddr::ip).collect(),
+        resolvers: nat.resolvers.clone(),
     };
     let segment = segment.map(|(segment, _)| segment.as_str().into());
     Gate { gateway: Gateway { config, segment }, host, served }
@@ -142,6 +142,7 @@ fn dhcp(plan: &config::DhcpPlan) -> services::Dhcp {
         bootfile: plan.bootfile.clone(),
         search: plan.search.clone(),
         routes: plan.routes.iter().map(route).collect(),
+        port_limit: plan.port_limit,
         ..services::Dhcp::default()
     }
 }

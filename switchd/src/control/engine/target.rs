@@ -10,7 +10,7 @@ use crate::config::VhostUser;
 use crate::services::{Dhcp, Dhcp6, OutsideClient, ServicePort};
 use crate::worker::command::{BondSettings, Gateway, NetworkConfig, PortConfig, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use switchd_nat::{Prefix4, Prefix6};
 use switchd_port::host_egress::{Forward, HostEgressConfig};
@@ -84,7 +84,7 @@ pub struct Served {
     pub dhcp6: Dhcp6,
     pub outside: Option<OutsideClient>,
     pub excluded: Vec<Ipv4Addr>,
-    pub resolvers: Vec<IpAddr>,
+    pub resolvers: Vec<SocketAddr>,
 }
 
 /// A bond.

@@ -10,7 +10,7 @@ mod workers;
 
 pub use workers::{FakeBond, FakeGate, FakePort, FakeWorker};
 
-use crate::broker::{HostAddress, HostRoute, LinkInfo, ListenRequest, Prefix, Refused, Role};
+use crate::broker::{HostAddress, HostRoute, LinkInfo, ListenRequest, Prefix, Protocol, Refused, Role};
 use crate::config::VhostUser;
 use crate::services::{LeaseRow, ServiceCounters};
 use crate::worker::command::BondSnapshot;
@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use switchd_api::model::Desired;
 use switchd_capture::filter::Instruction;
 use switchd_capture::{Program, ring};
+use switchd_port::host_egress::{Forward, Proto};
 use switchd_port::memory::MemoryPort;
 use switchd_wire::MacAddr;
 use tokio::sync::mpsc;
@@ -66,6 +67,8 @@ pub struct Inner {
     pub outside_links: Vec<(String, bool)>,
     /// What workers say of bonds.
     pub bond_rows: Vec<BondSnapshot>,
+    /// What drivers say, Mbit/s.
+    pub speed: u32,
 }
 
 /// What a change that failed must leave as it was.
@@ -125,6 +128,7 @@ impl World {
             forgotten: Vec::new(),
             outside_links: Vec::new(),
             bond_rows: Vec::new(),
+            speed: 10_000,
         })))
     }
 
@@ -255,7 +259,8 @@ impl Broker for World {
             return Err(Refused::rule(format!("interface {name} is held in another role")));
         }
         let macs = vec![own_address(name)];
-        let facts = Facts { index: 3, macs, mtu: own, carrier: true, speed: 10_000, full_duplex: true };
+        let speed = world.speed;
+        let facts = Facts { index: 3, macs, mtu: own, carrier: true, speed, full_duplex: true };
         Ok(Opened { device: device(), facts })
     }
 
@@ -285,10 +290,11 @@ impl Broker for World {
     }
 
     fn link(&self, name: &str) -> Result<LinkInfo, Refused> {
-        match self.get().state.interfaces.get(name) {
+        let world = self.get();
+        match world.state.interfaces.get(name) {
             Some(&mtu) => {
                 let (name, mac) = (name.to_owned(), Some(own_address(name).0));
-                let (speed, full_duplex) = (10_000, true);
+                let (speed, full_duplex) = (world.speed, true);
                 Ok(LinkInfo { name, index: 3, up: true, carrier: true, mac, mtu, speed, full_duplex })
             }
             None => Err(errno(19, &format!("interface {name}"))),
@@ -306,6 +312,15 @@ impl Broker for World {
     fn listen(&self, request: ListenRequest) -> Result<OwnedFd, Refused> {
         let mut world = self.get();
         world.refuse()?;
+        let gates = world.state.workers.iter().flat_map(|worker| worker.gates.values());
+        let mut ours = gates.filter_map(|gate| gate.host.as_ref()).flatten();
+        let same = |forward: &Forward| {
+            let protocol = if forward.proto == Proto::Tcp { Protocol::Tcp } else { Protocol::Udp };
+            (protocol, forward.listen.port()) == (request.protocol, request.port)
+        };
+        if ours.any(same) {
+            return Err(errno(98, &format!("tcp/{}: the port is taken by switchd (pid 8)", request.port)));
+        }
         if world.taken.contains(&request.port) {
             return Err(errno(98, &format!("tcp/{}: the port is taken by nginx (pid 7)", request.port)));
         }

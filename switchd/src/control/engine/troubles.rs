@@ -158,7 +158,7 @@ impl Troubles {
             reason: entry.reason.clone(),
             retry_in: entry
                 .due
-                .map_or(0, |due| due.saturating_duration_since(now).as_millis().div_ceil(1000) as u64),
+                .map(|due| due.saturating_duration_since(now).as_millis().div_ceil(1000) as u64),
         };
         self.0.iter().map(row).collect()
     }
@@ -209,7 +209,8 @@ mod tests {
         troubles.hurry(&port(), now);
         assert!(troubles.due(now + LAST).is_empty());
         assert_eq!(troubles.next(), None);
-        assert_eq!(troubles.list(now)[0].reason, "panicked: index");
+        let listed = &troubles.list(now)[0];
+        assert_eq!((listed.reason.as_str(), listed.retry_in), ("panicked: index", None));
     }
 
     #[test]

@@ -146,6 +146,18 @@ async fn without_a_name_server_the_guest_hears_of_a_failure() {
 }
 
 #[tokio::test]
+async fn a_name_server_of_the_networks_own_is_asked_at_its_port() {
+    let mut bench = bench().await;
+    bench.dns.set_resolvers(Vec::new());
+    let resolvers = vec![bench.server.local_addr().unwrap()];
+    bench.dns.set_network(&NetworkServices { resolvers, ..services(bench.sent.clone()) });
+    bench.ask(4000, &query(1));
+    bench.serve(0).await;
+    bench.finish().await;
+    assert_eq!(bench.replies().len(), 1);
+}
+
+#[tokio::test]
 async fn beyond_the_bound_queries_are_dropped_and_counted() {
     let mut bench = bench().await;
     for number in 0..=IN_FLIGHT {

@@ -77,7 +77,7 @@ struct Network {
     v6: Option<Prefix6>,
     mtu: u16,
     names: Names,
-    resolvers: Vec<IpAddr>,
+    resolvers: Vec<SocketAddr>,
     tcp: Option<TcpServer>,
     /// A TCP connection has something to send since the last poll.
     replied: bool,
@@ -98,7 +98,7 @@ pub struct Dns {
     in_flight: usize,
     done: mpsc::UnboundedSender<Answered>,
     began: Instant,
-    /// Of the name servers: 53.
+    /// Of the host's name servers: 53.
     server_port: u16,
 }
 
@@ -262,12 +262,11 @@ impl Dns {
             network.count("dns-busy");
             return self.send(key, waiting.0, None);
         }
+        let of_host = || self.resolvers.iter().map(|&address| SocketAddr::new(address, self.server_port));
         let servers: Vec<SocketAddr> = match network.resolvers.as_slice() {
-            [] => self.resolvers.iter(),
-            own => own.iter(),
-        }
-        .map(|&address| SocketAddr::new(address, self.server_port))
-        .collect();
+            [] => of_host().collect(),
+            own => own.to_vec(),
+        };
         network.count("dns-forwarded");
         network.in_flight.insert(exchange.clone(), vec![waiting]);
         self.in_flight += 1;

@@ -267,6 +267,19 @@ fn a_subnet_that_hides_a_route_of_the_host_is_refused_and_guests_of_ours_are_no_
 }
 
 #[test]
+fn an_address_of_the_host_in_the_subnet_is_a_conflict_on_any_interface_but_a_guests() {
+    let (world, mut engine) = started(1, "");
+    let held =
+        |interface: &str| HostAddress { interface: interface.to_owned(), prefix: prefix("10.7.0.53/32") };
+    world.get().host_addresses = vec![held("lo")];
+    let error = apply(&mut engine, HOST).unwrap_err();
+    let message = "network lab: the host holds 10.7.0.53 on lo, which is in its subnet 10.7.0.0/24";
+    assert_eq!(error.message, message);
+    world.get().host_addresses = vec![held("vm.0")];
+    apply(&mut engine, &format!("{HOST}[port.vm]\nnetwork = \"lab\"\ntap = \"vm.0\"\n")).unwrap();
+}
+
+#[test]
 fn a_conflict_that_arises_later_is_listed_until_it_is_over() {
     let (world, mut engine) = started(1, HOST);
     world.get().host_routes = vec![HostRoute { prefix: prefix("10.7.0.128/25"), interface: None }];
@@ -318,6 +331,41 @@ fn a_forward_that_leads_elsewhere_gets_its_port_again() {
     let host = world.state().workers[0].gates["lab"].host.clone().unwrap();
     let targets: Vec<String> = host.iter().map(|forward| forward.to.to_string()).collect();
     assert_eq!(targets, ["10.7.0.21:80"]);
+}
+
+#[test]
+fn forwarded_ports_change_between_networks_in_one_change_or_not_at_all() {
+    // The networks are taken in the order of their names: a port goes up, and down.
+    let nets = |lab: &str, shop: &str| {
+        let shop = format!("egress = \"host\"\nforward = {{ {shop} }}\n");
+        format!(
+            "{HOST}forward = {{ {lab} }}\n[network.shop]\nkind = \"nat\"\nsubnet = \"10.8.0.0/24\"\n{shop}"
+        )
+    };
+    let (old, new) = (
+        nets("\"tcp/80\" = \"10.7.0.20:80\"", "\"tcp/81-82\" = \"10.8.0.20:80\""),
+        nets(
+            "\"tcp/81\" = \"10.7.0.20:80\"",
+            "\"tcp/80\" = \"10.8.0.20:80\", \"tcp/443\" = \"10.8.0.20:443\"",
+        ),
+    );
+    let (world, mut engine) = started(2, &old);
+    let ports = |world: &World, network: &str| -> Vec<u16> {
+        let state = world.state();
+        let gate = state.workers.iter().find_map(|worker| worker.gates.get(network)).unwrap();
+        gate.host.iter().flatten().map(|forward| forward.listen.port()).collect()
+    };
+    let before = world.state();
+    world.get().taken.insert(443);
+    let error = apply(&mut engine, &new).unwrap_err();
+    assert!(error.message.contains("nginx (pid 7)"), "{}", error.message);
+    assert_eq!(world.state(), before, "nothing is half done");
+    world.get().taken.clear();
+    apply(&mut engine, &new).unwrap();
+    assert_eq!((ports(&world, "lab"), ports(&world, "shop")), (vec![81], vec![80, 443]));
+    apply(&mut engine, &old).unwrap();
+    assert_eq!((ports(&world, "lab"), ports(&world, "shop")), (vec![80], vec![81, 82]));
+    assert_eq!(troubles(&engine), [] as [&str; 0]);
 }
 
 #[test]

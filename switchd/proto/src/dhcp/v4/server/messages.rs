@@ -20,6 +20,7 @@ impl Server {
         conflicts: u32,
     ) {
         self.counters.discover += u64::from(conflicts == 0);
+        self.give_up(now, who);
         let address = match self.choose(who, request.address_option(code::REQUESTED_ADDRESS)) {
             Ok(address) => address,
             Err(full) => return self.full(now, who, full),
@@ -136,10 +137,35 @@ impl Server {
     }
 
     fn again(&mut self, now: u64, from: &Ingress, who: &Who, request: &Message, address: Ipv4Addr) {
+        self.give_up(now, who);
         if self.prefers_another(address, who) {
             return self.nak(from, request, "another address is kept for the client");
         }
         self.selecting(now, from, who, request, address);
+    }
+
+    /// Ends what this client holds and may not have any more (kept for another since, or no longer for lease):
+    /// it is about to be told, or asks for a new one.
+    fn give_up(&mut self, now: u64, who: &Who) {
+        let lost = self.table.of_client(&who.client).filter(|lease| {
+            lease.port == who.port
+                && matches!(lease.state, State::Offered | State::Bound)
+                && !self.is_allowed(lease.address, who)
+        });
+        for address in lost.map(|lease| lease.address).collect::<Vec<_>>() {
+            self.end(now, address);
+        }
+    }
+
+    /// The client has given the address up. It is remembered.
+    fn end(&mut self, now: u64, address: Ipv4Addr) {
+        self.forget_grants(address);
+        self.table.change(address, |lease| {
+            lease.state = State::Over;
+            lease.expires = now;
+            lease.durable = None;
+        });
+        self.store(address);
     }
 
     fn nak(&mut self, from: &Ingress, request: &Message, why: &str) {
@@ -249,13 +275,7 @@ impl Server {
             self.counters.not_the_holder += 1;
             return;
         }
-        self.forget_grants(address);
-        self.table.change(address, |lease| {
-            lease.state = State::Over;
-            lease.expires = now;
-            lease.durable = None;
-        });
-        self.store(address);
+        self.end(now, address);
         self.tell(Event::Released { address, port: who.port.clone() });
     }
 

@@ -389,6 +389,31 @@ fn a_new_reservation_moves_its_client_at_the_next_renewal() {
 }
 
 #[test]
+fn a_lease_whose_address_is_now_kept_for_another_port_ends_at_its_renewal_and_has_one_holder_throughout() {
+    for rediscovers in [false, true] {
+        let mut world = World::new(config());
+        let address = world.lease("vm1", mac(1)).unwrap();
+        let ports = vec![(port("vm1"), None), (port("vm2"), None), (port("vm3"), Some(address))];
+        world.server.configure(Config { ports, ..config() });
+        // Its holder was not told yet.
+        let meanwhile = world.lease("vm3", mac(3)).unwrap();
+        assert_ne!(meanwhile, address);
+        if rediscovers {
+            assert_ne!(world.lease("vm1", mac(1)), Some(address));
+        } else {
+            assert_eq!(kind(world.send("vm1", &renewing(mac(1), address))), Some(Kind::Nak));
+        }
+        assert_eq!(world.durable[&address].state, State::Over, "on the disk too");
+        assert_eq!(kind(world.send("vm3", &renewing(mac(3), meanwhile))), Some(Kind::Nak));
+        assert_eq!(world.lease("vm3", mac(3)), Some(address));
+        // RFC 2131 4.3.2: silence towards a client that has nothing.
+        let refusal = rediscovers.then_some(Kind::Nak);
+        assert_eq!(kind(world.send("vm1", &rebooting(mac(1), address))), refusal);
+        assert_ne!(world.lease("vm1", mac(1)), Some(address));
+    }
+}
+
+#[test]
 fn clones_with_one_identifier_at_two_ports_have_two_addresses() {
     let mut world = World::new(config());
     let discover = |mac| with(message(Kind::Discover, mac), code::CLIENT_ID, &[255, 1, 2, 3, 4]);
