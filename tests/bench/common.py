@@ -136,6 +136,8 @@ class Stage:
         for netns in [*self.guests, self.host]:
             sh("ip", "netns", "del", netns, check=False)
         if hasattr(self, "captures"):
+            if (self.captures / "huge").exists():
+                sh("umount", self.captures / "huge", check=False)
             shutil.rmtree(self.captures, ignore_errors=True)
 
 

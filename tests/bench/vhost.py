@@ -102,7 +102,7 @@ def ceiling(folder, rounds, seconds, sizes):
     place = folder / "vh-ceiling"
     place.mkdir()
     socket = place / "vh"
-    alone = Testpmd(place, "alone", 0, [f"net_vhost0,iface={socket}"], "--no-flush-rx")
+    alone = Testpmd(place, "alone", [0], [f"net_vhost0,iface={socket}"], "--no-flush-rx")
     try:
         # It connects as soon as it is made, so the other end must run before it.
         alone.say(f"port attach net_virtio_user0,path={socket},queue_size=1024,server=0")
@@ -129,7 +129,7 @@ def ceiling(folder, rounds, seconds, sizes):
 
 
 def frames(folder, rounds, seconds, sizes, names):
-    made = make(folder, names, "")
+    made = make(folder, names, circling=True)
     cases = [(size, both) for size in sizes for both in (False, True)]
     results = rounds_of(made, rounds, cases, lambda switch, case: circling(switch, *case, seconds))
     for (size, both), by_name in results.items():
@@ -223,8 +223,17 @@ def mirrored(folder, rounds, seconds, sizes):
     Stage.close_all()
 
 
+def kernel_taps(folder, rounds, seconds, sizes):
+    made = make(folder, ["switchd", "bridge"], circling=True)
+    cases = [(size, both) for size in sizes for both in (False, True)]
+    results = rounds_of(made, rounds, cases, lambda switch, case: circling(switch, *case, seconds))
+    for (size, both), by_name in results.items():
+        show(f"Two guests over vhost-user, or over taps and a bridge, {size} B, {ways(both)}", by_name, FRAMES[:1])
+    Stage.close_all()
+
+
 def idle(folder, seconds):
-    made = make(folder, ["switchd", "ovs-dpdk"], "")
+    made = make(folder, ["switchd", "ovs-dpdk"], circling=True)
     rows = []
     for switch in made:
         switch.thaw()
@@ -246,7 +255,7 @@ def idle(folder, seconds):
 
 
 PARTS = ("vhost-ceiling", "vhost-frames", "vhost-gso", "vhost-latency", "vhost-flows", "vhost-nat", "vhost-mirror",
-         "vhost-idle")
+         "vhost-taps", "vhost-idle")
 
 
 def run(folder, parts, rounds, seconds, sizes, names, quick):
@@ -265,5 +274,7 @@ def run(folder, parts, rounds, seconds, sizes, names, quick):
             nat(folder, rounds, seconds)
         if "vhost-mirror" in parts:
             mirrored(folder, rounds, seconds, [size for size in sizes if size in (64, 1514)])
+        if "vhost-taps" in parts:
+            kernel_taps(folder, rounds, seconds, sizes)
         if "vhost-idle" in parts:
             idle(folder, 2 if quick else 10)

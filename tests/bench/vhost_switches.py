@@ -49,13 +49,18 @@ class Testpmd:
 
     count = 0
 
-    def __init__(self, folder, name, cpu, vdevs, *options, eal=("--socket-mem", "256", "--single-file-segments")):
+    def __init__(self, folder, name, cpus, vdevs, *options, netns=None):
+        """One forwarding thread a processor of `cpus`; the one that listens to us is on the first of them too."""
         Testpmd.count += 1
-        words = ["stdbuf", "-oL", "dpdk-testpmd", f"--lcores=(0,1)@{cpu}", "--main-lcore=0",
-                 f"--file-prefix={PREFIX}{name}{Testpmd.count}", "--no-pci", "--no-telemetry", *eal,
-                 *[f"--vdev={vdev}" for vdev in vdevs], "--", "--nb-cores=1", "--forward-mode=io", "-i",
+        lcores = ",".join(f"{number}@{cpu}" for number, cpu in enumerate([cpus[0], *cpus]))
+        words = ["stdbuf", "-oL", "dpdk-testpmd", f"--lcores={lcores}", "--main-lcore=0",
+                 f"--file-prefix={PREFIX}{name}{Testpmd.count}", "--no-pci", "--no-telemetry", "--socket-mem", "256",
+                 "--single-file-segments", *[f"--vdev={vdev}" for vdev in vdevs], "--", f"--nb-cores={len(cpus)}",
+                 "--forward-mode=io", "-i",
                  "--no-lsc-interrupt", "--total-num-mbufs=16384", "--txd=1024", "--rxd=1024", "--burst=32",
                  "--record-core-cycles", *options]
+        if netns:
+            words = inside(netns, *words)
         self.text, self.log = "", open(folder / f"{name}.log", "a")
         self.process = subprocess.Popen([str(w) for w in words], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, text=True)
@@ -106,10 +111,10 @@ class Testpmd:
 class Guests(Testpmd):
     """The generator: two virtio-user NICs. Port N's frames are addressed to 02:…:0N, hence the swapped MACs."""
 
-    def __init__(self, folder, name, sockets, more=""):
-        vdevs = [f"net_virtio_user{n},path={socket},mac=02:00:00:00:00:0{1 - n},queue_size=1024,server=0{more}"
+    def __init__(self, folder, sockets):
+        vdevs = [f"net_virtio_user{n},path={socket},mac=02:00:00:00:00:0{1 - n},queue_size=1024,server=0"
                  for n, socket in enumerate(sockets)]
-        super().__init__(folder, name, 0, vdevs, "--no-flush-rx")
+        super().__init__(folder, "guests", [0], vdevs, "--no-flush-rx")
 
     def circle(self, size, both):
         """Lets frames of this size circle (no frame check sequence is on this wire)."""
@@ -157,8 +162,8 @@ class Switch:
             time.sleep(0.05)
         raise RuntimeError(f"{self.name}: no sockets\n{(self.folder / 'log').read_text()[-3000:]}")
 
-    def attach_generator(self, more=""):
-        self.generator = Guests(self.folder, "gen", self.sockets, more)
+    def attach_generator(self):
+        self.generator = Guests(self.folder, self.sockets)
 
     def pids(self):
         return [process.pid for process in self.processes]
@@ -291,7 +296,7 @@ class TestpmdSwitch(Switch):
     def __init__(self, name, folder, more=""):
         super().__init__(name, folder)
         vdevs = [f"net_vhost{n},iface={socket}{more}" for n, socket in enumerate(self.sockets)]
-        self.testpmd = Testpmd(self.folder, "switch", 1, vdevs)
+        self.testpmd = Testpmd(self.folder, "switch", [1], vdevs)
         self.processes.append(self.testpmd.process)
         self.ready()
         self.testpmd.say("start")
@@ -344,6 +349,34 @@ table=2, ct_state=+trk+est, udp, actions=mod_dl_src:02:00:00:00:00:fe, mod_dl_ds
         self.appctl("dpctl/ct-set-maxconns", "netdev@ovs-netdev", "200000")
 
 
+class TapGuests(Guests):
+    """Two NICs that are taps, as QEMU's without vhost: a thread and a processor each."""
+
+    def __init__(self, folder, netns):
+        vdevs = [f"net_tap{n},iface=dt{n},mac=02:00:00:00:00:0{1 - n}" for n in (0, 1)]
+        Testpmd.__init__(self, folder, "guests", [0, 1], vdevs, "--no-flush-rx", netns=netns)
+
+
+class Bridge(Switch):
+    """The Linux bridge, which forwards on the sender's processor."""
+
+    def __init__(self, name, folder):
+        super().__init__(name, folder)
+        self.netns = f"{TAG}vhtap"
+        sh("ip", "netns", "add", self.netns)
+
+    def attach_generator(self):
+        self.generator = TapGuests(self.folder, self.netns)
+        sh("ip", "-n", self.netns, "link", "add", "br0", "type", "bridge")
+        for table in ("iptables", "ip6tables", "arptables"):
+            sh(*inside(self.netns, "sysctl", "-qw", f"net.bridge.bridge-nf-call-{table}=0"), check=False)
+        for number, link in enumerate(("dt0", "dt1")):
+            # The host's end has another address than the guest's, or the bridge would take the frames for its own.
+            sh("ip", "-n", self.netns, "link", "set", link, "address", f"02:00:00:00:01:0{number}")
+            sh("ip", "-n", self.netns, "link", "set", link, "master", "br0", "up")
+        sh("ip", "-n", self.netns, "link", "set", "br0", "up")
+
+
 PEERS = {
     "switchd": lambda folder: Switchd("switchd", folder),
     "ovs-dpdk": lambda folder: OvsDpdk("OVS-DPDK", folder),
@@ -352,16 +385,17 @@ PEERS = {
     "ovs-tso": lambda folder: OvsDpdk("OVS-DPDK TSO", folder, tso=True),
     "testpmd-tso": lambda folder: TestpmdSwitch("testpmd TSO", folder, ",tso=1"),
     "nat": lambda folder: SwitchdNat("switchd NAT", folder),
+    "bridge": lambda folder: Bridge("taps and Linux bridge", folder),
     "ovs-nat": lambda folder: OvsDpdkNat("OVS-DPDK conntrack", folder),
 }
 
 
-def make(folder, names, generator=None):
-    """The switches, all stopped; with testpmd as guests of all of them when `generator` has its options."""
+def make(folder, names, circling=False):
+    """The switches, all stopped; `circling`: with testpmd as their guests."""
     made = []
     for name in names:
         made.append(PEERS[name](folder))
-        if generator is not None:
-            made[-1].attach_generator(generator)
+        if circling:
+            made[-1].attach_generator()
         made[-1].freeze()
     return made
