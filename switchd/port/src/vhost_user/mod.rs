@@ -25,6 +25,9 @@
 
 mod control;
 pub(crate) mod device;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 mod inflight;
 mod log;

@@ -42,7 +42,7 @@ pub const PIECES_FRAME: usize = 1100;
 const HEADER_MAX: usize = 12;
 
 pub struct VhostUserPort {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     queue: Queue,
     /// Outcome of what was written before the burst's flush, because the queue was full.
     flushed: Flushed,
@@ -63,7 +63,11 @@ impl VhostUserPort {
     pub fn start(peer: Peer, pairs: usize, mtu: u16) -> io::Result<VhostUserPort> {
         let shared = Arc::new(Shared::new(pairs.clamp(1, PAIRS_MAX), mtu)?);
         start(Arc::clone(&shared), peer)?;
-        Ok(VhostUserPort {
+        Ok(VhostUserPort::over(shared))
+    }
+
+    pub(super) fn over(shared: Arc<Shared>) -> VhostUserPort {
+        VhostUserPort {
             shared,
             queue: Queue::new(),
             flushed: Flushed::default(),
@@ -74,7 +78,7 @@ impl VhostUserPort {
             turn: 0,
             pieces: Vec::with_capacity(PIECES_FRAME),
             heads: Vec::with_capacity(PIECES_FRAME),
-        })
+        }
     }
 }
 
