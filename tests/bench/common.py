@@ -13,6 +13,24 @@ BIN = pathlib.Path(os.environ.get("SWITCHD_BIN_DIR", ROOT / "target/release"))
 TAG = f"b{os.getpid() % 10000}"
 
 
+# What the parts call, and the Debian package that has it.
+PACKAGES = {
+    "iperf3": "iperf3", "ip": "iproute2", "ping": "iputils-ping", "nft": "nftables", "curl": "curl",
+    "ovs-vsctl": "openvswitch-switch", "vde_switch": "vde2", "pasta": "passt", "slirp4netns": "slirp4netns",
+    "dpdk-testpmd": "dpdk", "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk": "openvswitch-switch-dpdk",
+}
+
+
+def install():
+    """Installs what is missing."""
+    missing = [package for program, package in PACKAGES.items() if not shutil.which(program)]
+    if missing:
+        print("installing:", *missing, flush=True)
+        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        sh("apt-get", "update", "-qq", timeout=300)
+        sh("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing, env=env, timeout=600)
+
+
 def sh(*words, check=True, **keys):
     keys = {"timeout": 1800 if words[0] == "cargo" else 60, **keys}
     done = subprocess.run([str(w) for w in words], capture_output=True, text=True, **keys)
