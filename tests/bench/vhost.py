@@ -140,7 +140,7 @@ def frames(folder, rounds, seconds, sizes, names):
 def superframes(folder, rounds, seconds):
     made = make(folder, ["switchd", "ovs-tso", "testpmd-tso"])
     cases = [(both, touch) for touch in (0, 1) for both in (0, 1)]
-    measure = lambda switch, case: load(switch, seconds, size=65000, mss=1448, window=12, both=case[0], touch=case[1])
+    measure = lambda switch, case: load(switch, seconds, size=65000, mss=1448, window=32, both=case[0], touch=case[1])
     for (both, touch), by_name in rounds_of(made, rounds, cases, measure).items():
         touched = "written and read by the guests" if touch else "not touched by the guests"
         show(f"vhost-user, TCP superframes of 65,000 B, {touched}, {ways(both)}", by_name, GIGABITS)
