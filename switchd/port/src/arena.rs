@@ -1,8 +1,20 @@
 //! A worker's receive arena: where the tails of a burst lie.
 //!
 //! One slot a frame of the burst, each large enough for the largest tail. Slots are used from the first
-//! one on, so a burst of few superframes touches few pages. A new burst makes all older tokens stale.
+//! one on, so a burst of few superframes touches few pages. A new burst makes all older tokens stale, and so
+//! does the end of their own.
+//!
+//! **Lent tails** ([`LENT`]) stay in the memory of the guest that sends them. A port that can copy from there
+//! asks for [`Arena::tail`]. To everybody else [`Arena::bytes`] shows them *landed*: the first one who asks
+//! has them copied into our memory, once, and from then on all see that copy, whatever the guest does to its
+//! own. The arena holds the guest's memory until the burst ends.
+//!
+//! Bounds: a slot's worth of pieces a frame; as many landed tails as a burst has frames, in buffers that are
+//! kept for the next one.
 
+use crate::vhost_user::memory::{GuestMemory, Piece};
+use std::cell::{OnceCell, RefCell};
+use std::sync::Arc;
 use switchd_wire::frame::{BURST, FRAME_MAX, StaleTail, Tail, TailSource};
 
 /// Bytes of a slot: a whole largest frame, so that a port may also receive it in one piece.
@@ -12,9 +24,40 @@ pub const SLOT: usize = FRAME_MAX.next_multiple_of(4096);
 const LEAD: usize = 320;
 const STRIDE: usize = LEAD + SLOT;
 
+/// [`Tail::source`] of a lent tail.
+pub const LENT: u16 = 1;
+
 pub struct Arena {
     bytes: Box<[u8]>,
     generation: u32,
+    lender: Option<Arc<GuestMemory>>,
+    /// Where each slot's lent tail lies in `pieces`.
+    loans: Box<[Loan]>,
+    pieces: Vec<Piece>,
+    landed: Box<[OnceCell<Box<[u8]>>]>,
+    /// Slots that may have landed, and buffers for those that will.
+    landings: RefCell<Vec<u16>>,
+    pool: RefCell<Vec<Box<[u8]>>>,
+}
+
+/// The pieces `first..first + count`, from byte `skip` on.
+#[derive(Clone, Copy, Default)]
+struct Loan {
+    first: u32,
+    count: u32,
+    skip: u32,
+    len: u32,
+}
+
+/// Bytes of a tail, wherever they are.
+pub(crate) enum TailBytes<'a> {
+    Own(&'a [u8]),
+    /// From byte `skip` of the pieces on.
+    Lent {
+        memory: &'a GuestMemory,
+        pieces: &'a [Piece],
+        skip: usize,
+    },
 }
 
 impl Default for Arena {
@@ -31,12 +74,97 @@ impl Arena {
     /// An arena for bursts of up to `slots` frames.
     pub fn with_slots(slots: usize) -> Arena {
         // Zeroed pages come from the kernel on first touch: an idle worker keeps none of them.
-        Arena { bytes: vec![0; slots * STRIDE].into_boxed_slice(), generation: 0 }
+        Arena {
+            bytes: vec![0; slots * STRIDE].into_boxed_slice(),
+            generation: 0,
+            lender: None,
+            loans: vec![Loan::default(); slots].into_boxed_slice(),
+            pieces: Vec::new(),
+            landed: (0..slots).map(|_| OnceCell::new()).collect(),
+            landings: RefCell::default(),
+            pool: RefCell::default(),
+        }
     }
 
     /// Starts a burst: every token made before is stale from here on.
+    #[inline]
     pub fn begin(&mut self) {
         self.generation = self.generation.wrapping_add(1);
+        if self.lender.is_some() {
+            self.take_back();
+        }
+    }
+
+    /// Ends a burst: its tokens are stale, and what was lent is the guest's alone.
+    #[inline]
+    pub fn end(&mut self) {
+        self.begin();
+    }
+
+    fn take_back(&mut self) {
+        self.lender = None;
+        self.pieces.clear();
+        for slot in self.landings.get_mut().drain(..) {
+            self.pool.get_mut().extend(self.landed[usize::from(slot)].take());
+        }
+    }
+
+    /// The token for `len` bytes that stay in a guest's memory: those of `pieces` from `skip` on. All lent
+    /// tails of a burst are of the same memory.
+    #[inline]
+    pub(crate) fn lend(
+        &mut self,
+        slot: usize,
+        memory: &Arc<GuestMemory>,
+        pieces: &[Piece],
+        skip: usize,
+        len: usize,
+    ) -> Tail {
+        if self.lender.is_none() {
+            self.lender = Some(Arc::clone(memory));
+        }
+        let first = self.pieces.len() as u32;
+        self.pieces.extend_from_slice(pieces);
+        self.loans[slot] = Loan { first, count: pieces.len() as u32, skip: skip as u32, len: len as u32 };
+        Tail { source: LENT, slot: slot as u16, len: len as u32, generation: self.generation }
+    }
+
+    /// The bytes that a token of this burst names, where they are.
+    #[inline]
+    pub(crate) fn tail(&self, tail: Tail) -> Result<TailBytes<'_>, StaleTail> {
+        if tail.len == 0 || tail.source != LENT {
+            return self.bytes(tail).map(TailBytes::Own);
+        }
+        let (loan, memory) = self.loan(tail)?;
+        if let Some(landed) = self.landed[usize::from(tail.slot)].get() {
+            return landed.get(..tail.len as usize).map(TailBytes::Own).ok_or(StaleTail);
+        }
+        let pieces = &self.pieces[loan.first as usize..(loan.first + loan.count) as usize];
+        Ok(TailBytes::Lent { memory, pieces, skip: loan.skip as usize })
+    }
+
+    #[inline]
+    fn loan(&self, tail: Tail) -> Result<(Loan, &GuestMemory), StaleTail> {
+        let memory = self.lender.as_deref().filter(|_| tail.generation == self.generation);
+        let loan = self.loans.get(usize::from(tail.slot)).filter(|loan| tail.len <= loan.len);
+        loan.copied().zip(memory).ok_or(StaleTail)
+    }
+
+    /// A lent tail, copied into our memory if it was not yet.
+    #[cold]
+    fn land(&self, tail: Tail) -> Result<&[u8], StaleTail> {
+        let (loan, memory) = self.loan(tail)?;
+        let landed = self.landed[usize::from(tail.slot)].get_or_init(|| {
+            let mut buffer = self.pool.borrow_mut().pop().unwrap_or_else(|| vec![0; SLOT].into_boxed_slice());
+            let pieces = &self.pieces[loan.first as usize..(loan.first + loan.count) as usize];
+            // The port that lent them has seen that the pieces hold so much.
+            if !memory.gather(pieces, loan.skip as usize, &mut buffer[..loan.len as usize]) {
+                buffer.fill(0);
+            }
+            self.landings.borrow_mut().push(tail.slot);
+            buffer
+        });
+        landed.get(..tail.len as usize).ok_or(StaleTail)
     }
 
     /// Where the tail of the burst's frame `slot` goes.
@@ -80,6 +208,9 @@ impl Arena {
     pub fn bytes(&self, tail: Tail) -> Result<&[u8], StaleTail> {
         if tail.len == 0 {
             return Ok(&[]);
+        }
+        if tail.source == LENT {
+            return self.land(tail);
         }
         if tail.source != 0 || tail.generation != self.generation || tail.len as usize > SLOT {
             return Err(StaleTail);

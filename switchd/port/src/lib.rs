@@ -47,6 +47,9 @@ pub struct Received {
     pub dead: Option<io::Error>,
     /// [`Port::offloads`] and [`Port::carrier`] are to be asked again.
     pub changed: bool,
+    /// Nothing has come, and the descriptor will not tell when something does: look again, and call
+    /// [`Port::arm`] before sleeping.
+    pub polls: bool,
 }
 
 /// What became of one frame handed to [`Port::send`].
@@ -72,11 +75,24 @@ pub struct Flushed {
 /// A port as a worker holds it.
 ///
 /// `receive` fills `frames` from the front and stops at `frames.len()` or at the port's byte budget, so
-/// that superframes stay in cache between receive and send. Tails go into `arena`.
+/// that superframes stay in cache between receive and send. Tails go into `arena`, or are lent to it.
+///
+/// A burst: `receive` at one port, `send` at any (that one too), `flush` at those, `Arena::end`, `burst_done`.
 pub trait Port: Send {
     fn receive(&mut self, frames: &mut [Frame], arena: &mut Arena) -> Received;
     fn send(&mut self, frame: &mut Frame, arena: &Arena) -> Sent;
     fn flush(&mut self, arena: &Arena) -> Flushed;
+    /// Whether frames that are queued still name bytes of the arena that they were sent with.
+    fn queues_tails(&self) -> bool {
+        true
+    }
+    /// The burst that was received has been sent on: what was lent to the arena is given back.
+    fn burst_done(&mut self) {}
+    /// Lets the descriptor tell of what comes next, after [`Received::polls`]. True: something has come
+    /// meanwhile, which it may not tell of.
+    fn arm(&mut self) -> bool {
+        false
+    }
     /// What to watch for readability; `None` for ports in memory.
     fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>>;
     fn offloads(&self) -> Offloads;

@@ -325,8 +325,11 @@ impl Worker {
     }
 
     pub(super) fn detach_device(&mut self, id: PortId) -> Option<Box<dyn Port>> {
-        let device = self.table.port_mut(id)?.device.take()?;
+        let slot = self.table.port_mut(id)?;
+        slot.polled = false;
+        let device = slot.device.take()?;
         self.unwatched.retain(|&port| port != id);
+        self.polled.retain(|&port| port != id);
         if let Some(descriptor) = device.descriptor() {
             // A device that is gone may have left the watch already.
             let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor.as_raw_fd()));

@@ -120,6 +120,7 @@ impl Rim for WorkerRim<'_> {
 fn send_segments(device: &mut dyn Port, frame: &Frame, arena: &Arena, finisher: &mut Finisher) -> Transmit {
     let Finisher { scratch, segment, arena: slots, .. } = finisher;
     let (mut sent, mut refusal) = (0u32, None);
+    let at_once = device.queues_tails();
     let cut = segmentation::segment(frame, arena, scratch, |bytes| {
         slots.begin();
         let head = bytes.len().min(HEAD_MAX);
@@ -129,22 +130,27 @@ fn send_segments(device: &mut dyn Port, frame: &Frame, arena: &Arena, finisher: 
         segment.arrived(head, tail, VnetHeader::default());
         match device.send(segment, slots) {
             Sent::Accepted => sent += 1,
-            Sent::Queued => {
-                let flushed = device.flush(slots);
-                sent += flushed.accepted as u32;
-                if flushed.full > 0 {
-                    refusal = Some(DropReason::QueueFull);
-                } else if flushed.refused > 0 {
-                    refusal = Some(DropReason::TransmitError);
-                }
-            }
+            Sent::Queued if at_once => book(device.flush(slots), &mut sent, &mut refusal),
+            Sent::Queued => {}
             Sent::Full => refusal = Some(DropReason::QueueFull),
             Sent::Refused => refusal = Some(DropReason::TransmitError),
         }
     });
+    if !at_once {
+        book(device.flush(slots), &mut sent, &mut refusal);
+    }
     match (cut, sent, refusal) {
         (Err(_), ..) => Transmit::Dropped(DropReason::BadOffload),
         (Ok(_), 0, Some(reason)) => Transmit::Dropped(reason),
         (Ok(_), segments, _) => Transmit::Done { segments },
+    }
+}
+
+fn book(flushed: Flushed, sent: &mut u32, refusal: &mut Option<DropReason>) {
+    *sent += flushed.accepted as u32;
+    if flushed.full > 0 {
+        *refusal = Some(DropReason::QueueFull);
+    } else if flushed.refused > 0 {
+        *refusal = Some(DropReason::TransmitError);
     }
 }

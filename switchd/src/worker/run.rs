@@ -24,6 +24,10 @@ const EXPIRE_EVERY: u64 = 1_000_000_000;
 const CAPTURE_DELAY: u64 = 10_000_000;
 /// Between two looks at a port that has no descriptor.
 const LOOK_EVERY: u64 = 500_000;
+/// Turns with frames between two looks at descriptors, commands and timers.
+const LOOK_TURNS: u32 = 16;
+/// A ring without frames for so long is to tell of the next ones by itself.
+const QUIET: u64 = 1_000_000;
 
 static EPOCH: OnceLock<Instant> = OnceLock::new();
 
@@ -44,6 +48,11 @@ pub struct Worker {
     next: Vec<PortId>,
     /// Ports without a descriptor to watch (in memory): looked at every [`LOOK_EVERY`].
     pub(super) unwatched: Vec<PortId>,
+    /// Ports whose rings are looked at in each turn, because they had frames of late and tell of nothing.
+    pub(super) polled: Vec<PortId>,
+    /// The last turn had frames, and so many turns have only looked at them.
+    busy: bool,
+    turns: u32,
     pace: Pace,
     started: Instant,
     expire_at: u64,
@@ -81,6 +90,9 @@ impl Worker {
             ready: Vec::new(),
             next: Vec::new(),
             unwatched: Vec::new(),
+            polled: Vec::new(),
+            busy: false,
+            turns: 0,
             pace: Pace::new(options.busy_poll),
             started: *EPOCH.get_or_init(Instant::now),
             expire_at: 0,
@@ -110,10 +122,21 @@ impl Worker {
         }
     }
 
-    /// Looks for readiness, gives every ready port one burst, then timers and commands.
+    /// Gives every ready port one burst, and now and then looks for readiness, timers and commands: in each
+    /// turn, unless the one before had frames.
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
-        let now = self.now();
-        let spin = !self.ready.is_empty() || self.pace.may_spin(now);
+        let mut now = self.now();
+        if self.busy && self.turns < LOOK_TURNS {
+            self.turns += 1;
+            self.pass(now);
+            return Ok(());
+        }
+        self.turns = 0;
+        let may_spin = self.pace.may_spin(now);
+        if !may_spin && self.ready.is_empty() {
+            self.arm_polled();
+        }
+        let spin = may_spin || !self.ready.is_empty();
         let timeout = if spin { Some(Duration::ZERO) } else { self.time_to_timer(now) };
         if !spin {
             self.sleeps += 1;
@@ -121,6 +144,9 @@ impl Worker {
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             other => other?,
+        }
+        if !spin {
+            now = self.now();
         }
         for index in 0..self.unwatched.len() {
             self.mark_ready(self.unwatched[index]);
@@ -133,21 +159,46 @@ impl Worker {
                 self.mark_ready(PortId(event.token().0 as u32));
             }
         }
-        if self.ready.is_empty() {
-            if spin && !commands {
-                let before = self.now();
-                std::thread::yield_now();
-                let after = self.now();
-                self.pace.yielded(before, after);
-            }
-        } else {
-            self.pass();
+        self.pass(now);
+        if !self.busy && spin && !commands {
+            let before = self.now();
+            std::thread::yield_now();
+            let after = self.now();
+            self.pace.yielded(before, after);
         }
         if commands {
             self.drain_commands();
         }
         self.timers();
         Ok(())
+    }
+
+    /// Before the worker sleeps: what tells of nothing is asked to.
+    fn arm_polled(&mut self) {
+        while let Some(&id) = self.polled.last() {
+            self.arm(id);
+        }
+    }
+
+    /// A port is no longer looked at, unless it has something after all.
+    fn arm(&mut self, id: PortId) {
+        self.polled.retain(|&polled| polled != id);
+        let Some(slot) = self.table.port_mut(id) else { return };
+        slot.polled = false;
+        if slot.device.as_mut().is_some_and(|device| device.arm()) {
+            self.mark_ready(id);
+        }
+    }
+
+    /// A port has nothing at the moment, and will not tell.
+    fn poll_port(&mut self, now: u64, id: PortId) {
+        let Some(slot) = self.table.port_mut(id) else { return };
+        if !std::mem::replace(&mut slot.polled, true) {
+            slot.quiet_at = now + QUIET;
+            self.polled.push(id);
+        } else if now >= slot.quiet_at {
+            self.arm(id);
+        }
     }
 
     pub(super) fn mark_ready(&mut self, id: PortId) {
@@ -159,9 +210,16 @@ impl Worker {
         }
     }
 
-    /// One burst of each port that is ready. A port with more to give comes up again in the next pass.
-    fn pass(&mut self) {
-        let now = self.now();
+    /// One burst of each port that is ready or polled. A port with more to give comes up again in the next
+    /// pass.
+    fn pass(&mut self, now: u64) {
+        for index in 0..self.polled.len() {
+            self.mark_ready(self.polled[index]);
+        }
+        self.busy = false;
+        if self.ready.is_empty() {
+            return;
+        }
         let cycles = switchd_port::sys::cycles();
         let mut frames = 0;
         let mut list = std::mem::replace(&mut self.ready, std::mem::take(&mut self.next));
@@ -173,6 +231,7 @@ impl Worker {
         }
         self.next = list;
         if frames > 0 {
+            self.busy = true;
             self.busy_cycles += switchd_port::sys::cycles().wrapping_sub(cycles);
             self.frames_seen += frames as u64;
             let after = self.now();
@@ -196,9 +255,12 @@ impl Worker {
                 return 0;
             }
         };
-        let Received { frames, more, unreadable, dead, changed } = received;
+        let Received { frames, more, unreadable, dead, changed, polls } = received;
         if let Some(slot) = self.table.port_mut(id) {
             slot.unreadable += unreadable;
+            if frames > 0 {
+                slot.quiet_at = now + QUIET;
+            }
         }
         if changed {
             self.device_changed(id);
@@ -211,6 +273,8 @@ impl Worker {
             self.device_lost(id, error);
         } else if more {
             self.mark_ready(id);
+        } else if polls {
+            self.poll_port(now, id);
         }
         frames
     }
@@ -229,6 +293,11 @@ impl Worker {
             dataplane.process(now, id, frames, &self.arena, &mut rim);
         }));
         self.flush();
+        // Run to completion: what was lent goes back before anything else is sent.
+        self.arena.end();
+        if let Some(device) = self.table.port_mut(id).and_then(|slot| slot.device.as_mut()) {
+            device.burst_done();
+        }
         if let Err(panic) = outcome {
             self.panicked(id, panic);
         }

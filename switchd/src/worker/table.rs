@@ -39,6 +39,9 @@ pub struct PortSlot {
     pub carrier: bool,
     /// It stopped at its budget, or was reported readable, and is on the ready list.
     pub ready: bool,
+    /// It is on the list of ports that are looked at, until this time unless frames come.
+    pub polled: bool,
+    pub quiet_at: u64,
     /// Frames of this burst wait in the device's queue.
     pub queued: bool,
     pub unreadable: u64,
@@ -56,6 +59,8 @@ impl PortSlot {
             offloads: Offloads::default(),
             carrier,
             ready: false,
+            polled: false,
+            quiet_at: 0,
             queued: false,
             unreadable: 0,
             kernel_drops: 0,

@@ -1,8 +1,8 @@
 //! What is agreed with one guest: features, memory, rings. Shared by the session's thread, which changes it,
 //! and the worker's port, which uses it.
 //!
-//! A lock stands between them. The worker only tries it, once a burst, and takes a busy one for an empty
-//! ring; so it never waits, and a change never meets a burst halfway.
+//! A lock stands between them. The worker holds it for a burst; it only tries it, and takes a busy one for an
+//! empty ring: so it never waits, and a change never meets a burst halfway.
 
 use super::inflight::Inflight;
 use super::log::Log;
@@ -93,7 +93,7 @@ pub struct Ring {
 #[derive(Default)]
 pub struct Device {
     pub features: u64,
-    pub memory: GuestMemory,
+    pub memory: Arc<GuestMemory>,
     pub log: Option<Arc<Log>>,
     pub inflight: Option<Inflight>,
     /// As the driver wrote it last (virtio 1.2, 2.1).
@@ -181,7 +181,7 @@ impl Device {
         // Who wants to know of all writes gets no others: without a log for all of the memory rings wait.
         let logging = has(feature::LOG_ALL);
         let log = log.as_ref().filter(|log| logging && log.covers(memory.end()));
-        memory.log_to(log.cloned());
+        Arc::make_mut(memory).log_to(log.cloned());
         let mut changed = false;
         for (index, ring) in rings.iter_mut().enumerate() {
             // Without protocol features a ring is enabled from its start, unless it is told otherwise.
@@ -214,6 +214,7 @@ impl Device {
                 used: addresses.used,
                 event_idx: has(feature::EVENT_IDX),
                 indirect: has(feature::INDIRECT_DESC),
+                from_guest: index % 2 == 1,
                 log: addresses.log.filter(|_| logging),
             };
             if let (Some(log), Some(address)) = (log, layout.log) {

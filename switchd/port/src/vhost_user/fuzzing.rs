@@ -39,7 +39,7 @@ pub fn port(file: BorrowedFd<'_>, guest: &Guest) -> io::Result<Option<VhostUserP
     if !memory.add(Region { guest: guest.guest, user: guest.user, mapping }) {
         return Ok(None);
     }
-    device.memory = memory;
+    device.memory = Arc::new(memory);
     for (ring, [descriptors, available, used]) in device.rings.iter_mut().zip(guest.rings) {
         ring.size = guest.size;
         ring.base = guest.base;

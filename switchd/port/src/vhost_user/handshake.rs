@@ -13,8 +13,8 @@ use rustix::event::epoll;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard};
 use vhost::vhost_user::message::*;
 use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandler};
 
@@ -103,7 +103,7 @@ impl Shared {
     /// Forgets everything. The caller drops what was mapped.
     #[must_use]
     pub(super) fn reset(&self) -> Device {
-        let mut device: MutexGuard<'_, Device> = self.device();
+        let mut device = self.device();
         for ring in &mut device.rings {
             if let Some(kick) = ring.kick.take() {
                 let _ = epoll::delete(&self.epoll, &kick);
@@ -175,7 +175,7 @@ impl VhostUserBackendReqHandler for Handler {
         // What was mapped before is unmapped when the lock is free again.
         let mut old = Default::default();
         self.change(|device| {
-            old = std::mem::replace(&mut device.memory, memory);
+            old = std::mem::replace(&mut device.memory, Arc::new(memory));
             device.resettle()
         })?;
         Ok(None)
@@ -347,7 +347,7 @@ impl VhostUserBackendReqHandler for Handler {
     ) -> Result<Option<vhost::VhostUserMemoryRegionBase>> {
         let (guest, user) = (region.guest_phys_addr, region.user_addr);
         let region = self.map(guest, user, region.memory_size, region.mmap_offset, &file)?;
-        self.change(|device| match device.memory.add(region) {
+        self.change(|device| match Arc::make_mut(&mut device.memory).add(region) {
             true => Ok(None),
             false => Err("a region of guest memory overlaps, or is one too many".to_owned()),
         })
@@ -356,8 +356,12 @@ impl VhostUserBackendReqHandler for Handler {
     fn remove_mem_region(&self, region: &VhostUserSingleMemoryRegion) -> Result<()> {
         let mut old = Default::default();
         self.change(|device| {
-            old = device.memory.clone();
-            match device.memory.remove(region.guest_phys_addr, region.user_addr, region.memory_size) {
+            old = (*device.memory).clone();
+            match Arc::make_mut(&mut device.memory).remove(
+                region.guest_phys_addr,
+                region.user_addr,
+                region.memory_size,
+            ) {
                 // A ring that lay there has nowhere to go.
                 true => device.resettle(),
                 false => Err("a region of guest memory was removed that is not there".to_owned()),

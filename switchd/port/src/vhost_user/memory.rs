@@ -3,8 +3,12 @@
 //! An address means something only where a region says so. Two kinds of address name the same bytes: the
 //! guest's (in descriptors) and the virtual machine monitor's own (of the rings). A range may run from one
 //! region into the next; all of it must be mapped.
+//!
+//! An address is looked up once, where a descriptor is read: from then on the bytes are named by [`Piece`]s,
+//! each within one region. They are good for this memory only.
 
 use super::log::Log;
+use super::split::Fault;
 use crate::sys::mapping::Mapping;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,6 +26,108 @@ pub struct Region {
 impl Region {
     fn len(&self) -> u64 {
         self.mapping.len() as u64
+    }
+}
+
+/// Bytes of a chain, within one region.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Piece {
+    pub at: usize,
+    pub len: u32,
+    pub region: u16,
+    pub writable: bool,
+}
+
+/// Pieces that are kept of what is gathered: 64 KiB in buffers of 64 bytes.
+pub const PIECES_MAX: usize = 1100;
+
+/// What was gathered from one chain, or from several.
+#[derive(Default)]
+pub struct Pieces {
+    list: Vec<Piece>,
+    total: u64,
+    /// Something to be read is among them; something to be written.
+    pub reads: bool,
+    pub writes: bool,
+    overflow: bool,
+}
+
+impl Pieces {
+    pub fn new() -> Pieces {
+        Pieces { list: Vec::with_capacity(PIECES_MAX), ..Pieces::default() }
+    }
+
+    #[inline]
+    pub fn clear(&mut self) {
+        self.list.clear();
+        (self.total, self.reads, self.writes, self.overflow) = (0, false, false, false);
+    }
+
+    #[inline]
+    pub fn list(&self) -> &[Piece] {
+        &self.list
+    }
+
+    /// Bytes of all that was added.
+    #[inline]
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.list.len() >= PIECES_MAX
+    }
+
+    /// There were more than [`PIECES_MAX`]: the list does not hold them all.
+    #[inline]
+    pub fn overflow(&self) -> bool {
+        self.overflow
+    }
+
+    #[inline]
+    pub fn push(&mut self, piece: Piece) {
+        self.total += u64::from(piece.len);
+        (self.reads, self.writes) = (self.reads | !piece.writable, self.writes | piece.writable);
+        if self.list.len() < PIECES_MAX {
+            self.list.push(piece);
+        } else {
+            self.overflow = true;
+        }
+    }
+
+    /// Adds what a descriptor names.
+    #[inline]
+    pub fn add(&mut self, memory: &GuestMemory, address: u64, len: u32, writable: bool) -> Result<(), Fault> {
+        match memory.piece(address, len, writable) {
+            Some(piece) => self.push(piece),
+            None => self.add_across(memory, address, len, writable)?,
+        }
+        Ok(())
+    }
+
+    /// The same for a range that does not lie in one region.
+    #[cold]
+    fn add_across(
+        &mut self,
+        memory: &GuestMemory,
+        mut address: u64,
+        len: u32,
+        writable: bool,
+    ) -> Result<(), Fault> {
+        let fault = Fault::Unmapped { address, len: u64::from(len) };
+        if len == 0 {
+            self.push(Piece { writable, ..Piece::default() });
+            return Ok(());
+        }
+        let end = address.checked_add(u64::from(len)).ok_or(fault)?;
+        while address < end {
+            let (region, at) = memory.find(address).ok_or(fault)?;
+            let part = (end - address).min(memory.regions[region].len() - at as u64);
+            self.push(Piece { at, len: part as u32, region: region as u16, writable });
+            address += part;
+        }
+        Ok(())
     }
 }
 
@@ -81,11 +187,16 @@ impl GuestMemory {
         self.regions.iter().map(|region| region.guest.saturating_add(region.len())).max().unwrap_or(0)
     }
 
-    /// What was written is noted, if somebody wants to know.
+    /// What was written, the first `len` bytes of pieces, is noted if somebody wants to know.
     #[inline]
-    pub fn mark(&self, address: u64, len: usize) {
-        if let Some(log) = &self.log {
-            log.mark(address, len);
+    pub fn mark_pieces(&self, pieces: &[Piece], mut len: usize) {
+        let Some(log) = &self.log else { return };
+        for piece in pieces {
+            let part = len.min(piece.len as usize);
+            if let Some(region) = self.regions.get(usize::from(piece.region)) {
+                log.mark(region.guest.wrapping_add(piece.at as u64), part);
+            }
+            len -= part;
         }
     }
 
@@ -95,9 +206,10 @@ impl GuestMemory {
     pub fn read(&self, mut address: u64, mut dst: &mut [u8]) -> bool {
         while !dst.is_empty() {
             let Some((region, offset)) = self.find(address) else { return false };
-            let part = dst.len().min(region.mapping.len() - offset);
+            let mapping = &self.regions[region].mapping;
+            let part = dst.len().min(mapping.len() - offset);
             let (now, rest) = dst.split_at_mut(part);
-            if !region.mapping.read(offset, now) {
+            if !mapping.read(offset, now) {
                 return false;
             }
             dst = rest;
@@ -106,41 +218,71 @@ impl GuestMemory {
         true
     }
 
-    /// Copies to guest address `address`. False when not all of it is mapped.
     #[inline]
+    fn find(&self, address: u64) -> Option<(usize, usize)> {
+        self.regions.iter().enumerate().find_map(|(index, region)| {
+            within(region.guest, region.len(), address).map(|offset| (index, offset as usize))
+        })
+    }
+
+    /// A range that lies in one region, unless it is empty.
+    #[inline]
+    pub fn piece(&self, address: u64, len: u32, writable: bool) -> Option<Piece> {
+        for (index, region) in self.regions.iter().enumerate() {
+            let offset = address.wrapping_sub(region.guest);
+            let size = region.len();
+            if offset < size && u64::from(len) <= size - offset {
+                return Some(Piece { at: offset as usize, len, region: index as u16, writable });
+            }
+        }
+        None
+    }
+
+    /// Where a piece of this memory lies.
+    #[inline]
+    pub fn mapping(&self, piece: &Piece) -> Option<&Mapping> {
+        self.regions.get(usize::from(piece.region)).map(|region| &*region.mapping)
+    }
+
+    /// Asks for the beginning of a buffer, where it lies.
+    #[inline]
+    pub fn prefetch_piece(&self, piece: &Piece, to_write: bool) {
+        let Some(mapping) = self.mapping(piece) else { return };
+        // A header, which often ends a line, and the frame behind it.
+        for at in [piece.at, piece.at + 64] {
+            match to_write {
+                true => mapping.prefetch_write(at),
+                false => mapping.prefetch(at),
+            }
+        }
+    }
+
+    #[inline]
+    pub fn prefetch(&self, address: u64, to_write: bool) {
+        if let Some(piece) = self.piece(address, 1, to_write) {
+            self.prefetch_piece(&piece, to_write);
+        }
+    }
+
+    /// Copies the bytes of the pieces from `offset` on; false when they are too few.
     #[must_use]
-    pub fn write(&self, mut address: u64, mut src: &[u8]) -> bool {
-        let (start, len) = (address, src.len());
-        while !src.is_empty() {
-            let Some((region, offset)) = self.find(address) else { return false };
-            let part = src.len().min(region.mapping.len() - offset);
-            let (now, rest) = src.split_at(part);
-            if !region.mapping.write(offset, now) {
+    pub fn gather(&self, pieces: &[Piece], mut offset: usize, mut dst: &mut [u8]) -> bool {
+        for piece in pieces {
+            let len = piece.len as usize;
+            if offset >= len {
+                offset -= len;
+                continue;
+            }
+            let (now, rest) = dst.split_at_mut(dst.len().min(len - offset));
+            if !self.mapping(piece).is_some_and(|mapping| mapping.read(piece.at + offset, now)) {
                 return false;
             }
-            src = rest;
-            address += part as u64;
+            (dst, offset) = (rest, 0);
+            if dst.is_empty() {
+                return true;
+            }
         }
-        self.mark(start, len);
-        true
-    }
-
-    /// Whether all of the range is mapped.
-    #[inline]
-    pub fn holds(&self, mut address: u64, len: u64) -> bool {
-        let Some(end) = address.checked_add(len) else { return false };
-        while address < end {
-            let Some((region, offset)) = self.find(address) else { return false };
-            address += region.len() - offset as u64;
-        }
-        true
-    }
-
-    #[inline]
-    fn find(&self, address: u64) -> Option<(&Region, usize)> {
-        self.regions.iter().find_map(|region| {
-            within(region.guest, region.len(), address).map(|offset| (region, offset as usize))
-        })
+        dst.is_empty()
     }
 
     /// Part of a ring, by the monitor's own address: within one region, which it keeps mapped.
@@ -212,6 +354,16 @@ impl Span {
         self
     }
 
+    #[inline]
+    pub fn prefetch(&self, at: usize) {
+        self.mapping.prefetch(self.offset + at);
+    }
+
+    #[inline]
+    pub fn prefetch_write(&self, at: usize) {
+        self.mapping.prefetch_write(self.offset + at);
+    }
+
     /// Whether the words in it can be used as atomics.
     pub fn is_aligned(&self) -> bool {
         self.mapping.load(self.offset, Ordering::Relaxed).is_some()
@@ -236,12 +388,25 @@ mod tests {
         assert!(memory.add(region(0x1000, 0x9000_0000, 4096)));
         assert!(memory.add(region(0x2000, 0x7000_0000, 4096)));
         assert!(memory.add(region(0x4000, 0x5000_0000, 4096)));
-        assert!(memory.write(0x1ffe, &[1, 2, 3, 4]));
+        let mut pieces = Pieces::new();
+        pieces.add(&memory, 0x1ffe, 4, true).unwrap();
+        assert_eq!(
+            pieces.list(),
+            [
+                Piece { at: 4094, len: 2, region: 0, writable: true },
+                Piece { at: 0, len: 2, region: 1, writable: true }
+            ]
+        );
+        for (piece, bytes) in pieces.list().iter().zip([[1, 2], [3, 4]]) {
+            assert!(memory.mapping(piece).unwrap().write(piece.at, &bytes));
+        }
         let mut seen = [0; 4];
         assert!(memory.read(0x1ffe, &mut seen) && seen == [1, 2, 3, 4]);
-        assert!(memory.holds(0x1000, 8192) && !memory.holds(0x1000, 8193) && !memory.holds(0xfff, 2));
-        assert!(!memory.write(0x2ffe, &[1, 2, 3, 4]) && !memory.read(0x3000, &mut seen));
-        assert!(!memory.holds(u64::MAX, 2));
+        assert!(memory.gather(pieces.list(), 1, &mut seen[..3]) && seen == [2, 3, 4, 4]);
+        assert!(!memory.gather(pieces.list(), 1, &mut seen));
+        let mut holds = |address, len| pieces.add(&memory, address, len, false).is_ok();
+        assert!(holds(0x1000, 8192) && !holds(0x1000, 8193) && !holds(0xfff, 2) && !holds(0x2ffe, 4));
+        assert!(!memory.read(0x3000, &mut seen) && !holds(u64::MAX, 2) && holds(u64::MAX, 0));
         // The monitor's addresses are others.
         let span = memory.span(0x7000_0000, 2).unwrap();
         assert_eq!(span.load(0, Ordering::Relaxed), u16::from_le_bytes([3, 4]));

@@ -24,6 +24,7 @@
 //! guests, through the worker's arena.
 
 mod control;
+mod deliver;
 pub(crate) mod device;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -31,7 +32,7 @@ pub mod fuzzing;
 mod handshake;
 mod inflight;
 mod log;
-mod memory;
+pub(crate) mod memory;
 mod packed;
 #[cfg(test)]
 mod packed_tests;
@@ -39,6 +40,7 @@ mod port;
 mod ring;
 mod session;
 mod split;
+mod take;
 #[cfg(test)]
 mod tests;
 

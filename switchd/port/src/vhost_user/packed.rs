@@ -18,8 +18,8 @@
 //! its index inverted. Inverted, a zeroed area names no descriptor; a ring that is stopped in order leaves
 //! it so. A crash between a burst and its record is made up for by going over what is used already.
 
-use super::memory::{GuestMemory, Span};
-use super::split::{Fault, Layout, Piece, SIZE_MAX};
+use super::memory::{GuestMemory, Pieces, Span};
+use super::split::{Fault, Layout, SIZE_MAX};
 use std::collections::VecDeque;
 use std::sync::atomic::{Ordering, fence};
 
@@ -106,6 +106,7 @@ pub struct Packed {
     device: Span,
     event_idx: bool,
     indirect: bool,
+    from_guest: bool,
     /// The next descriptor to take, where the next used one is written, and up to where the driver was told.
     next: Place,
     returned: Place,
@@ -152,6 +153,7 @@ impl Packed {
             device,
             event_idx: layout.event_idx,
             indirect: layout.indirect,
+            from_guest: layout.from_guest,
             next: place,
             returned: place,
             published: place,
@@ -183,7 +185,7 @@ impl Packed {
         &mut self,
         ahead: u16,
         memory: &GuestMemory,
-        pieces: &mut Vec<Piece>,
+        pieces: &mut Pieces,
     ) -> Result<Option<u16>, Fault> {
         // What is looked at again is read again; the older reading is forgotten.
         self.peeked.truncate(usize::from(ahead));
@@ -216,7 +218,7 @@ impl Packed {
         mut place: Place,
         limit: u16,
         memory: &GuestMemory,
-        pieces: &mut Vec<Piece>,
+        pieces: &mut Pieces,
     ) -> Result<Option<Chain>, Fault> {
         let mut count = 0;
         loop {
@@ -242,7 +244,7 @@ impl Packed {
                 }
                 self.walk_table(address, len, count - 1, memory, pieces)?;
             } else {
-                pieces.push(piece(address, len, flags, memory)?);
+                pieces.add(memory, address, len, flags & WRITE != 0)?;
             }
             if flags & NEXT == 0 {
                 let id = u16::from_le_bytes([m, n]);
@@ -256,14 +258,15 @@ impl Packed {
     }
 
     /// 2.8.7: a table of descriptors elsewhere, all of which belong to the chain; of their flags only WRITE
-    /// counts. `length`: pieces before it.
+    /// counts. DPDK's driver sets that in what it sends, too: there it is not looked at, as we only read.
+    /// `length`: pieces before it.
     fn walk_table(
         &self,
         table: u64,
         bytes: u32,
         length: u16,
         memory: &GuestMemory,
-        pieces: &mut Vec<Piece>,
+        pieces: &mut Pieces,
     ) -> Result<(), Fault> {
         let entries = bytes / 16;
         if bytes == 0 || !bytes.is_multiple_of(16) || entries > u32::from(SIZE_MAX) {
@@ -285,7 +288,8 @@ impl Packed {
                 return Err(Fault::IndirectNested);
             }
             let address = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-            pieces.push(piece(address, u32::from_le_bytes([i, j, k, l]), flags, memory)?);
+            let writable = flags & WRITE != 0 && !self.from_guest;
+            pieces.add(memory, address, u32::from_le_bytes([i, j, k, l]), writable)?;
         }
         Ok(())
     }
@@ -358,14 +362,6 @@ impl Packed {
             self.device.store(0, self.returned.bits() ^ INDEX, Ordering::Release);
         }
     }
-}
-
-#[inline]
-fn piece(address: u64, len: u32, flags: u16, memory: &GuestMemory) -> Result<Piece, Fault> {
-    if !memory.holds(address, u64::from(len)) {
-        return Err(Fault::Unmapped { address, len: u64::from(len) });
-    }
-    Ok(Piece { address, len, writable: flags & WRITE != 0 })
 }
 
 /// Whether going from `old` to `new`, at most a lap, passed `event` (2.8.10: the event lies in the lap that

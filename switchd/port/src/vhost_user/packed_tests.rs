@@ -1,8 +1,9 @@
 //! A driver of our own against the device's side of a packed ring.
 
 use super::memory::{GuestMemory, Region};
+use super::memory::{Piece, Pieces};
 use super::packed::Packed;
-use super::split::{Fault, Layout, Piece};
+use super::split::{Fault, Layout};
 use crate::sys::mapping::Mapping;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use std::collections::{HashMap, VecDeque};
@@ -85,6 +86,7 @@ impl Driver {
             used: USER + DEVICE,
             event_idx: self.event_idx,
             indirect: true,
+            from_guest: false,
             log: None,
         }
     }
@@ -128,7 +130,13 @@ impl Driver {
         if indirect {
             let table = TABLES + 0x400 * u64::from(id);
             for (entry, piece) in pieces.iter().enumerate() {
-                self.describe(table + 16 * entry as u64, piece.address, piece.len, 0xffff, direction(piece));
+                self.describe(
+                    table + 16 * entry as u64,
+                    GUEST + piece.at as u64,
+                    piece.len,
+                    0xffff,
+                    direction(piece),
+                );
             }
             let len = 16 * pieces.len() as u32;
             self.describe(16 * u64::from(first.0), GUEST + table, len, id, INDIRECT | bits(first.1));
@@ -142,11 +150,11 @@ impl Driver {
                 let at = 16 * u64::from(place.0);
                 if number == 0 {
                     head = flags;
-                    self.write(at, &piece.address.to_le_bytes());
+                    self.write(at, &(GUEST + piece.at as u64).to_le_bytes());
                     self.write(at + 8, &piece.len.to_le_bytes());
                     self.write(at + 12, &id.to_le_bytes());
                 } else {
-                    self.describe(at, piece.address, piece.len, id, flags);
+                    self.describe(at, GUEST + piece.at as u64, piece.len, id, flags);
                 }
                 place = self.step(place, 1);
             }
@@ -178,8 +186,9 @@ impl Driver {
     fn pieces(&self, random: &mut Random, most: usize) -> Vec<Piece> {
         (0..1 + random.below(most))
             .map(|_| Piece {
-                address: GUEST + BUFFERS + random.below(0x1_0000) as u64,
+                at: BUFFERS as usize + random.below(0x1_0000),
                 len: random.below(5000) as u32,
+                region: 0,
                 writable: random.coin(),
             })
             .collect()
@@ -206,12 +215,12 @@ fn traffic(size: u16, event_idx: bool, chains: usize, losses: bool, seed: u64) {
         }
         let mut ahead = 0;
         for _ in 0..random.below(4) {
-            let mut pieces = Vec::new();
+            let mut pieces = Pieces::new();
             let head = device.peek(ahead, &driver.guest, &mut pieces).unwrap();
             let expected = offered.get(usize::from(ahead));
             assert_eq!(head, expected.map(|chain| chain.0), "{}", note());
             let Some((_, expected)) = expected else { break };
-            assert_eq!(&pieces, expected, "{}", note());
+            assert_eq!(pieces.list(), expected, "{}", note());
             ahead += 1;
         }
         let some = random.below(usize::from(ahead) + 1) as u16;
@@ -274,10 +283,10 @@ fn a_ring_that_was_left_without_a_word_goes_on_where_it_was() {
 #[test]
 fn chains_that_were_taken_and_not_returned_are_taken_again() {
     let mut driver = Driver::new(5, false);
-    let piece = Piece { address: GUEST + BUFFERS, len: 60, writable: false };
+    let piece = Piece { at: BUFFERS as usize, len: 60, ..Piece::default() };
     let mut device = driver.device(START);
     let ids: Vec<u16> = (0..3).map(|_| driver.offer(&[piece], false).unwrap()).collect();
-    let mut pieces = Vec::new();
+    let mut pieces = Pieces::new();
     for ahead in 0..3 {
         device.peek(ahead, &driver.guest, &mut pieces).unwrap();
     }
@@ -300,12 +309,12 @@ fn chains_that_were_taken_and_not_returned_are_taken_again() {
 fn interrupts_come_at_the_position_that_the_driver_names() {
     let mut driver = Driver::new(5, true);
     let mut device = driver.device(START);
-    let piece = Piece { address: GUEST + BUFFERS, len: 60, writable: false };
+    let piece = Piece { at: BUFFERS as usize, len: 60, ..Piece::default() };
     let mut interrupts = |position: u16, flags: u16| {
         driver.write(DRIVER, &position.to_le_bytes());
         driver.write(DRIVER + 2, &flags.to_le_bytes());
         let id = driver.offer(&[piece], false).unwrap();
-        let mut pieces = Vec::new();
+        let mut pieces = Pieces::new();
         assert_eq!(device.peek(0, &driver.guest, &mut pieces), Ok(Some(id)));
         device.advance(1);
         device.give_back(id, 0);
@@ -328,7 +337,7 @@ fn interrupts_come_at_the_position_that_the_driver_names() {
 fn notices_are_asked_for_at_the_next_descriptor_only() {
     let mut driver = Driver::new(7, true);
     let mut device = driver.device(START);
-    let piece = Piece { address: GUEST + BUFFERS, len: 60, writable: false };
+    let piece = Piece { at: BUFFERS as usize, len: 60, ..Piece::default() };
     assert_eq!(driver.word(DEVICE + 2), 1, "none while we look ourselves");
     assert_eq!(device.arm(), Ok(false));
     assert_eq!((driver.word(DEVICE), driver.word(DEVICE + 2)), (0x8000, 2));
@@ -336,7 +345,7 @@ fn notices_are_asked_for_at_the_next_descriptor_only() {
     assert_eq!(device.arm(), Ok(true), "one came meanwhile");
     device.disarm();
     assert_eq!(driver.word(DEVICE + 2), 1);
-    device.peek(0, &driver.guest, &mut Vec::new()).unwrap();
+    device.peek(0, &driver.guest, &mut Pieces::new()).unwrap();
     device.advance(1);
     device.give_back(id, 0);
     device.publish();
@@ -389,21 +398,21 @@ fn what_a_driver_may_not_do_is_a_fault() {
         let driver = Driver::new(4, false);
         let mut device = driver.device(START);
         crime(&driver);
-        let mut pieces = Vec::new();
+        let mut pieces = Pieces::new();
         assert_eq!(device.peek(0, &driver.guest, &mut pieces), Err(*fault), "case {number}");
     }
     let driver = Driver::new(4, false);
     let layout = Layout { indirect: false, ..driver.layout() };
     let mut device = Packed::new(&layout, &driver.guest, START).unwrap();
     driver.describe(0, GUEST, 16, 0, INDIRECT | AVAIL);
-    assert_eq!(device.peek(0, &driver.guest, &mut Vec::new()), Err(Fault::IndirectUnasked));
+    assert_eq!(device.peek(0, &driver.guest, &mut Pieces::new()), Err(Fault::IndirectUnasked));
 }
 
 #[test]
 fn what_we_hold_cannot_be_made_available_again() {
     let driver = Driver::new(2, false);
     let mut device = driver.device(START);
-    let mut pieces = Vec::new();
+    let mut pieces = Pieces::new();
     for index in 0..2u16 {
         driver.describe(16 * u64::from(index), GUEST, 1, index, AVAIL);
         assert_eq!(device.peek(0, &driver.guest, &mut pieces), Ok(Some(index)));

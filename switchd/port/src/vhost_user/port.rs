@@ -1,61 +1,71 @@
 //! A guest's queues as a worker's port.
 //!
-//! **From the guest.** Each chain is a header and a frame. Head and tail are copied into our memory before
-//! anything is judged, and the chain is returned with the burst: the guest can change nothing afterwards.
+//! **From the guest** (`take`). A burst's heads are copied, its tails stay in the guest's memory, lent to the
+//! arena. The chains are returned when the burst has been sent on, in one go.
 //!
-//! **To the guest.** Frames wait for the burst's flush, then go into the chains that the guest has made
-//! available; with mergeable buffers one frame takes as many as it needs. A guest without free chains
-//! loses the frames (counted), and nobody waits for it. One index update and one interrupt a burst.
+//! **To the guest** (`deliver`). Frames are written into the chains that the guest has made available at
+//! once; the burst's flush shows them to it. A guest without free chains loses the frames (counted), and
+//! nobody waits for it. One index update and one interrupt a burst.
 //!
-//! **Notices.** While frames come, none are asked for; a receive that finds nothing asks for them, looks
-//! once more, and lets the worker sleep on the kicks.
+//! **The device is held** from a burst's receive to its end, and from its first send to its flush. A session
+//! that stops a ring, changes memory or resets waits for that, so what it answers is exact: nothing is in
+//! flight, and nothing of the old memory is in use. The worker never waits for the session in turn: it takes
+//! a device that is busy for one without frames.
+//!
+//! **Notices.** While frames come, none are asked for, and for a while afterwards the worker looks by itself
+//! ([`Received::polls`]); `arm` asks for them, looks once more, and lets the worker sleep on the kicks.
 //!
 //! Bounds: a burst ends at [`BYTE_BUDGET`] bytes or [`PIECES_BURST`] pieces, a frame goes into
-//! [`PIECES_FRAME`] pieces at most.
+//! `PIECES_MAX` pieces at most.
 
 use super::PAIRS_MAX;
 use super::control::announcement;
+use super::deliver::{Delivery, Gathered, Wrote};
 use super::device::{Device, feature};
-use super::memory::GuestMemory;
-use super::ring::Virtqueue;
-use super::session::{Peer, Shared, start};
-use super::split::{Fault, Piece};
+use super::memory::Pieces;
+use super::session::{Held, Peer, Shared, start};
+use super::split::{AHEAD, Fault};
+use super::take::Taking;
 use crate::memory::takes;
-use crate::queue::{Queue, Queued};
 use crate::{Arena, Flushed, Offloads, Port, Received, Sent};
 use rustix::event::epoll;
 use rustix::time::Timespec;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use switchd_wire::frame::{FRAME_MAX, HEAD_MAX};
-use switchd_wire::vnet::VNET_LEN;
-use switchd_wire::{Frame, Gso, VnetHeader};
+use switchd_wire::Frame;
+use switchd_wire::frame::BURST;
 
 /// As for taps: a burst's superframes are still in the cache when they are sent.
 pub const BYTE_BUDGET: usize = 256 * 1024;
 /// Pieces of chains in a burst: what a guest can make us read.
 pub const PIECES_BURST: usize = 4096;
-/// Pieces that one frame is written to: 64 KiB in buffers of 64 bytes.
-pub const PIECES_FRAME: usize = 1100;
-/// The longest header in front of a frame.
-const HEADER_MAX: usize = 12;
 
 pub struct VhostUserPort {
     pub(super) shared: Arc<Shared>,
-    queue: Queue,
-    /// Outcome of what was written before the burst's flush, because the queue was full.
+    /// During a burst.
+    held: Option<Held>,
+    /// Ring and head of each chain of the burst that was received and is not yet over.
+    taken: Vec<(u16, u16)>,
+    /// Rings that frames of this burst may be sent to; none: nothing was sent yet.
+    outlets: Vec<u16>,
+    /// There are none for what is left of the burst.
+    barred: bool,
+    /// Outcome of what was sent since the last flush.
     flushed: Flushed,
+    /// A ring to the guest broke a rule.
+    failed: Option<(usize, Fault)>,
     /// What of the device the worker has been told.
     changes: u64,
     offloads: Offloads,
     up: bool,
-    /// The worker may sleep: a wake-up is to be taken off the watch.
+    /// Notices are asked for: a wake-up is to be taken off the watch.
     armed: bool,
     /// The ring to begin with, so that none starves the others.
     turn: usize,
-    pieces: Vec<Piece>,
-    heads: Vec<(u16, u64)>,
+    pieces: Pieces,
+    gathered: Gathered,
 }
 
 impl VhostUserPort {
@@ -69,15 +79,19 @@ impl VhostUserPort {
     pub(super) fn over(shared: Arc<Shared>) -> VhostUserPort {
         VhostUserPort {
             shared,
-            queue: Queue::new(),
+            held: None,
+            taken: Vec::with_capacity(BURST),
+            outlets: Vec::with_capacity(PAIRS_MAX),
+            barred: false,
             flushed: Flushed::default(),
+            failed: None,
             changes: 0,
             offloads: Offloads::default(),
             up: false,
             armed: true,
             turn: 0,
-            pieces: Vec::with_capacity(PIECES_FRAME),
-            heads: Vec::with_capacity(PIECES_FRAME),
+            pieces: Pieces::new(),
+            gathered: Gathered::new(),
         }
     }
 }
@@ -90,15 +104,9 @@ impl Drop for VhostUserPort {
 
 impl Port for VhostUserPort {
     fn receive(&mut self, frames: &mut [Frame], arena: &mut Arena) -> Received {
+        self.burst_done();
         let mut received = Received::default();
-        if std::mem::take(&mut self.armed) {
-            // Not read but taken off the list: the next kick is an event again.
-            let mut events = Vec::with_capacity(2 * PAIRS_MAX + 1);
-            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-            let _ = epoll::wait(&self.shared.epoll, rustix::buffer::spare_capacity(&mut events), Some(&now));
-        }
-        let shared = Arc::clone(&self.shared);
-        let Some(mut device) = shared.try_device() else {
+        let Some(mut device) = self.shared.hold() else {
             received.more = true;
             return received;
         };
@@ -107,6 +115,8 @@ impl Port for VhostUserPort {
             self.offloads = device.offloads();
             self.up = device.is_up();
             received.changed = true;
+            // Rings that have begun since ask for notices.
+            self.armed = true;
             if self.up && !device.announcements.is_empty() {
                 for (frame, mac) in frames.iter_mut().zip(device.announcements.drain(..)) {
                     *frame = announcement(mac);
@@ -116,33 +126,89 @@ impl Port for VhostUserPort {
                 return received;
             }
         }
-        if self.up {
-            if let Err((ring, fault)) = self.take_burst(&mut device, frames, arena, &mut received) {
+        if std::mem::take(&mut self.armed) {
+            self.disarm(&mut device);
+        }
+        if !self.up {
+            self.armed = true;
+            return received;
+        }
+        match self.take_burst(&mut device, frames, arena, &mut received) {
+            Ok(()) if self.taken.is_empty() => received.polls = true,
+            Ok(()) => {
+                received.more = true;
+                self.held = Some(device);
+                if received.frames == 0 {
+                    self.burst_done();
+                }
+            }
+            Err((ring, fault)) => {
                 // What was read of it is not to be trusted either.
                 received = Received { changed: true, ..Received::default() };
+                self.taken.clear();
                 self.fail(&mut device, ring, fault);
             }
-        } else {
-            self.armed = true;
         }
         received
     }
 
+    #[inline]
     fn send(&mut self, frame: &mut Frame, arena: &Arena) -> Sent {
         if !takes(self.offloads, &frame.vnet) {
             return Sent::Refused;
         }
-        if self.queue.is_full() {
-            self.transmit(arena);
+        if self.outlets.is_empty() && (self.barred || !self.open()) {
+            self.barred = true;
+            self.flushed.full += 1;
+            return Sent::Queued;
         }
-        if self.queue.push(frame, arena) { Sent::Queued } else { Sent::Refused }
+        self.deliver(frame, arena)
     }
 
-    fn flush(&mut self, arena: &Arena) -> Flushed {
-        if !self.queue.is_empty() {
-            self.transmit(arena);
+    fn flush(&mut self, _: &Arena) -> Flushed {
+        self.barred = false;
+        if !self.outlets.is_empty() {
+            self.close();
         }
         std::mem::take(&mut self.flushed)
+    }
+
+    fn queues_tails(&self) -> bool {
+        false
+    }
+
+    fn burst_done(&mut self) {
+        if !self.taken.is_empty() {
+            self.give_back();
+        }
+        if self.outlets.is_empty() {
+            self.held = None;
+        }
+    }
+
+    fn arm(&mut self) -> bool {
+        let Some(mut device) = self.shared.hold() else { return true };
+        if device.changes != self.changes {
+            return true;
+        }
+        self.armed = true;
+        if !self.up {
+            return false;
+        }
+        let mut more = false;
+        for (index, ring) in device.rings.iter_mut().enumerate().skip(1).step_by(2) {
+            match ring.running.as_mut().map(|queue| queue.arm()) {
+                Some(Ok(waits)) => more |= waits,
+                Some(Err(fault)) => {
+                    self.fail(&mut device, index, fault);
+                    // The worker is told with the next receive.
+                    self.changes = device.changes - 1;
+                    return true;
+                }
+                None => {}
+            }
+        }
+        more
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
@@ -167,12 +233,24 @@ impl VhostUserPort {
     fn fail(&mut self, device: &mut Device, ring: usize, fault: Fault) {
         // Zeroes where memory was explain the rest.
         let fault = if device.memory.is_dead() { Fault::Shrunk } else { fault };
-        device.fault.get_or_insert_with(|| format!("ring {ring}: {fault}"));
+        let fault = device.fault.get_or_insert_with(|| format!("ring {ring}: {fault}"));
+        self.shared.cut_off(fault);
         device.changes += 1;
         self.changes = device.changes;
         self.up = false;
         self.armed = true;
-        self.shared.wake_session();
+    }
+
+    fn disarm(&self, device: &mut Device) {
+        // Not read but taken off the list: the next kick is an event again.
+        let mut events = [MaybeUninit::uninit(); 2 * PAIRS_MAX + 1];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let _ = epoll::wait(&self.shared.epoll, &mut events, Some(&now));
+        for ring in device.rings.iter_mut().skip(1).step_by(2) {
+            if let Some(queue) = &mut ring.running {
+                queue.disarm();
+            }
+        }
     }
 
     fn take_burst(
@@ -184,45 +262,48 @@ impl VhostUserPort {
     ) -> Result<(), (usize, Fault)> {
         let (header_len, accepted) = (device.header_len(), device.accepted());
         let Device { rings, memory, .. } = device;
+        let taking = Taking { memory, header_len, accepted };
         let pairs = rings.len() / 2;
-        let (mut bytes, mut pieces, mut taken) = (0, 0, 0);
-        self.turn = (self.turn + 1) % pairs;
+        let limit = frames.len().min(AHEAD);
+        let (mut bytes, mut pieces) = (0, 0);
+        self.turn = if self.turn + 1 < pairs { self.turn + 1 } else { 0 };
         for step in 0..pairs {
             let index = 2 * ((self.turn + step) % pairs) + 1;
-            let ring = &mut rings[index];
-            let Some(split) = &mut ring.running else { continue };
+            let Some(queue) = &mut rings[index].running else { continue };
             let fault = |fault| (index, fault);
-            split.disarm();
+            let wanted = limit - self.taken.len();
+            let ready = queue.look_ahead(wanted, wanted, memory, false).map_err(fault)?;
             // A chain without a frame uses up the budget too, so the loop ends.
-            while taken < frames.len() && bytes < BYTE_BUDGET && pieces < PIECES_BURST {
-                self.pieces.clear();
-                let Some(head) = split.peek(0, memory, &mut self.pieces).map_err(fault)? else { break };
+            for _ in 0..ready.min(wanted) {
+                if bytes >= BYTE_BUDGET || pieces >= PIECES_BURST {
+                    break;
+                }
                 let slot = received.frames;
                 let frame = &mut frames[slot];
-                match land(memory, &self.pieces, header_len, accepted, frame, arena, slot).map_err(fault)? {
-                    Some(len) => {
+                let chain = queue.ready(0);
+                let (head, taken) = match &chain.piece {
+                    Some(piece) => {
+                        pieces += 1;
+                        (chain.head, taking.one(piece, frame, arena, slot))
+                    }
+                    None => {
+                        self.pieces.clear();
+                        let head = queue.peek(0, memory, &mut self.pieces).map_err(fault)?;
+                        let Some(head) = head else { break };
+                        pieces += self.pieces.list().len();
+                        (head, taking.any(&self.pieces, frame, arena, slot))
+                    }
+                };
+                match taken.map_err(fault)? {
+                    Ok(len) => {
                         bytes += len;
                         received.frames += 1;
                     }
-                    None => received.unreadable += 1,
+                    Err(_) => received.unreadable += 1,
                 }
-                taken += 1;
-                pieces += self.pieces.len();
-                split.advance(1);
-                split.give_back(head, 0);
+                queue.advance(1);
+                self.taken.push((index as u16, head));
             }
-            if split.publish() {
-                interrupt(ring.call.as_ref());
-            }
-        }
-        received.more = taken > 0;
-        if taken == 0 {
-            for (index, ring) in rings.iter_mut().enumerate().skip(1).step_by(2) {
-                if let Some(split) = &mut ring.running {
-                    received.more |= split.arm().map_err(|fault| (index, fault))?;
-                }
-            }
-            self.armed = !received.more;
         }
         if memory.is_dead() {
             return Err((0, Fault::Shrunk));
@@ -230,72 +311,111 @@ impl VhostUserPort {
         Ok(())
     }
 
-    fn transmit(&mut self, arena: &Arena) {
-        let shared = Arc::clone(&self.shared);
-        let (frames, stale) = self.queue.take(arena);
-        let mut flushed = Flushed { refused: stale, ..Flushed::default() };
-        let mut failed = None;
-        // What has changed since the last receive matters only where frames were judged by it.
-        let fits = |device: &Device| device.is_up() && device.offloads() == self.offloads;
-        let device = shared.device_soon().filter(|device| fits(device));
-        if let Some(mut device) = device {
-            let header_len = device.header_len();
-            let (mergeable, checks) = (device.has(feature::MRG_RXBUF), device.has(feature::GUEST_CSUM));
-            let Device { rings, memory, .. } = &mut *device;
-            let running = rings.iter().step_by(2).filter(|ring| ring.running.is_some()).count();
-            for queued in frames {
-                let choice = if running > 1 { spread(&queued.head()[VNET_LEN..]) % running } else { 0 };
-                let mut running = rings
-                    .iter_mut()
-                    .enumerate()
-                    .step_by(2)
-                    .filter_map(|(index, ring)| ring.running.as_mut().map(|split| (index, split)));
-                let Some((index, split)) = running.nth(choice) else {
-                    flushed.full += 1;
-                    continue;
-                };
-                let delivery = Delivery { memory, header_len, mergeable, checks };
-                let tail = queued.tail(arena);
-                match delivery.write(split, queued, tail, &mut self.pieces, &mut self.heads) {
-                    Ok(Wrote::Done) => {
-                        flushed.accepted += 1;
-                        flushed.bytes += queued.frame_len();
-                    }
-                    Ok(Wrote::NoRoom) => flushed.full += 1,
-                    Ok(Wrote::TooSmall) => flushed.refused += 1,
-                    Err(fault) => {
-                        flushed.refused += 1;
-                        failed = Some((index, fault));
-                        break;
-                    }
+    /// Returns the chains of the burst.
+    fn give_back(&mut self) {
+        let Some(mut held) = self.held.take() else { return self.taken.clear() };
+        let device = &mut *held;
+        if device.fault.is_none() {
+            for &(ring, head) in &self.taken {
+                if let Some(queue) = &mut device.rings[usize::from(ring)].running {
+                    queue.give_back(head, 0);
                 }
             }
-            // Those behind one that met a fault.
-            let told = flushed.accepted + flushed.full + flushed.refused - stale;
-            flushed.refused += frames.len() as u64 - told;
-            for ring in rings.iter_mut().step_by(2) {
-                if let Some(split) = &mut ring.running
-                    && split.publish()
+            for ring in device.rings.iter_mut().skip(1).step_by(2) {
+                if let Some(queue) = &mut ring.running
+                    && queue.publish()
                 {
                     interrupt(ring.call.as_ref());
                 }
             }
-            if memory.is_dead() {
-                failed = Some((0, Fault::Shrunk));
-            }
-            if let Some((ring, fault)) = failed {
-                self.fail(&mut device, ring, fault);
-                // The worker is told with the next receive.
+            if device.memory.is_dead() {
+                self.fail(device, 0, Fault::Shrunk);
                 self.changes = device.changes - 1;
-                shared.ring_worker();
+                self.shared.ring_worker();
             }
-        } else {
-            flushed.full += frames.len() as u64;
         }
-        self.flushed.accepted += flushed.accepted;
-        self.flushed.bytes += flushed.bytes;
-        self.flushed.full += flushed.full;
-        self.flushed.refused += flushed.refused;
+        self.taken.clear();
+        self.held = Some(held);
+    }
+
+    /// Before the first frame of a burst to the guest. False: nobody is there, or the session is at work.
+    fn open(&mut self) -> bool {
+        if self.held.is_none() {
+            self.held = self.shared.hold_soon();
+        }
+        let Some(device) = self.held.as_mut() else { return false };
+        // What has changed since the last receive matters only where frames were judged by it.
+        let fits = device.changes == self.changes || device.offloads() == self.offloads;
+        if fits && device.is_up() {
+            let running =
+                device.rings.iter().enumerate().step_by(2).filter(|(_, ring)| ring.running.is_some());
+            self.outlets.extend(running.map(|(index, _)| index as u16));
+        }
+        if self.outlets.is_empty() && self.taken.is_empty() {
+            self.held = None;
+        }
+        !self.outlets.is_empty()
+    }
+
+    #[inline]
+    fn deliver(&mut self, frame: &Frame, arena: &Arena) -> Sent {
+        let (Some(device), Ok(tail)) = (self.held.as_mut(), arena.tail(frame.tail)) else {
+            self.flushed.refused += 1;
+            return Sent::Queued;
+        };
+        if self.failed.is_some() {
+            self.flushed.refused += 1;
+            return Sent::Queued;
+        }
+        let index = match *self.outlets {
+            [only] => usize::from(only),
+            ref several => usize::from(several[spread(frame.head()) % several.len()]),
+        };
+        let header_len = device.header_len();
+        let (mergeable, checks) = (device.has(feature::MRG_RXBUF), device.has(feature::GUEST_CSUM));
+        let Device { rings, memory, .. } = &mut **device;
+        let delivery = Delivery { memory, header_len, mergeable, checks };
+        let Some(queue) = &mut rings[index].running else { return Sent::Refused };
+        match delivery.write(queue, frame, &tail, &mut self.gathered) {
+            Ok(Wrote::Done) => {
+                self.flushed.accepted += 1;
+                self.flushed.bytes += frame.len() as u64;
+            }
+            Ok(Wrote::NoRoom) => self.flushed.full += 1,
+            Ok(Wrote::TooSmall) => self.flushed.refused += 1,
+            Err(fault) => {
+                self.flushed.refused += 1;
+                self.failed = Some((index, fault));
+            }
+        }
+        Sent::Queued
+    }
+
+    /// Shows the guest what was written.
+    fn close(&mut self) {
+        self.outlets.clear();
+        let mut failed = self.failed.take();
+        let Some(mut held) = self.held.take() else { return };
+        let device = &mut *held;
+        for ring in device.rings.iter_mut().step_by(2) {
+            if let Some(queue) = &mut ring.running
+                && queue.publish()
+            {
+                interrupt(ring.call.as_ref());
+            }
+        }
+        if device.memory.is_dead() {
+            failed = Some((0, Fault::Shrunk));
+        }
+        if let Some((ring, fault)) = failed {
+            self.fail(device, ring, fault);
+            // The worker is told with the next receive.
+            self.changes = device.changes - 1;
+            self.shared.ring_worker();
+        }
+        if !self.taken.is_empty() {
+            self.held = Some(held);
+        }
     }
 }
 
@@ -303,184 +423,6 @@ fn interrupt(call: Option<&OwnedFd>) {
     if let Some(call) = call {
         // A full counter means that a call is under way already.
         let _ = rustix::io::write(call, &1u64.to_ne_bytes());
-    }
-}
-
-/// Reads a chain's bytes from front to back.
-struct Reader<'a> {
-    memory: &'a GuestMemory,
-    pieces: std::slice::Iter<'a, Piece>,
-    address: u64,
-    left: u64,
-}
-
-impl Reader<'_> {
-    fn fill(&mut self, mut dst: &mut [u8]) -> Result<(), Fault> {
-        while !dst.is_empty() {
-            if self.left == 0 {
-                let Some(piece) = self.pieces.next() else { return Ok(()) };
-                (self.address, self.left) = (piece.address, u64::from(piece.len));
-                continue;
-            }
-            let part = dst.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-            let (now, rest) = dst.split_at_mut(part);
-            if !self.memory.read(self.address, now) {
-                return Err(Fault::Unmapped { address: self.address, len: part as u64 });
-            }
-            self.address += part as u64;
-            self.left -= part as u64;
-            dst = rest;
-        }
-        Ok(())
-    }
-}
-
-/// Copies a chain into a frame. `None`: it is no frame (its length, its header, an offload not agreed).
-#[inline]
-fn land(
-    memory: &GuestMemory,
-    pieces: &[Piece],
-    header_len: usize,
-    accepted: Offloads,
-    frame: &mut Frame,
-    arena: &mut Arena,
-    slot: usize,
-) -> Result<Option<usize>, Fault> {
-    if pieces.iter().any(|piece| piece.writable) {
-        return Err(Fault::Direction);
-    }
-    let total: u64 = pieces.iter().map(|piece| u64::from(piece.len)).sum();
-    let len = match usize::try_from(total).ok().and_then(|total| total.checked_sub(header_len)) {
-        Some(len) if (1..=FRAME_MAX).contains(&len) => len,
-        _ => return Ok(None),
-    };
-    let mut reader = Reader { memory, pieces: pieces.iter(), address: 0, left: 0 };
-    let mut header = [0; HEADER_MAX];
-    reader.fill(&mut header[..header_len])?;
-    let head = len.min(HEAD_MAX);
-    reader.fill(&mut frame.receive_area()[..head])?;
-    if len > head {
-        reader.fill(&mut arena.slot(slot)[..len - head])?;
-    }
-    let raw = header.first_chunk::<VNET_LEN>().expect("a header is longer");
-    let Some(vnet) = VnetHeader::parse(raw).and_then(|vnet| sound(vnet, len, accepted)) else {
-        return Ok(None);
-    };
-    frame.arrived(head, arena.token(slot, len - head), vnet);
-    Ok(Some(len))
-}
-
-/// A header that means what it says (virtio 1.2, 5.1.6.2): the kernel has checked it for a tap, here nobody
-/// has. What a guest vouches for counts for nothing.
-fn sound(mut vnet: VnetHeader, len: usize, accepted: Offloads) -> Option<VnetHeader> {
-    if !takes(accepted, &vnet) {
-        return None;
-    }
-    vnet.data_valid = false;
-    if vnet.needs_csum && usize::from(vnet.csum_start) + usize::from(vnet.csum_offset) + 2 > len {
-        return None;
-    }
-    if vnet.gso == Gso::None {
-        (vnet.gso_size, vnet.hdr_len, vnet.ecn) = (0, 0, false);
-    } else if vnet.gso_size == 0 || !vnet.needs_csum || usize::from(vnet.hdr_len) > len {
-        return None;
-    }
-    Some(vnet)
-}
-
-enum Wrote {
-    Done,
-    NoRoom,
-    TooSmall,
-}
-
-struct Delivery<'a> {
-    memory: &'a GuestMemory,
-    header_len: usize,
-    mergeable: bool,
-    /// The guest knows of checksums.
-    checks: bool,
-}
-
-impl Delivery<'_> {
-    /// Writes a frame into chains of the guest's, which are returned but not yet shown.
-    #[inline]
-    fn write(
-        &self,
-        split: &mut Virtqueue,
-        queued: &Queued,
-        tail: &[u8],
-        pieces: &mut Vec<Piece>,
-        heads: &mut Vec<(u16, u64)>,
-    ) -> Result<Wrote, Fault> {
-        let (vnet, head) = queued.head().split_at(VNET_LEN);
-        let need = (self.header_len + head.len() + tail.len()) as u64;
-        pieces.clear();
-        heads.clear();
-        let mut room = 0;
-        while room < need {
-            if pieces.len() >= PIECES_FRAME || (!self.mergeable && !heads.is_empty()) {
-                return Ok(Wrote::TooSmall);
-            }
-            let before = pieces.len();
-            let Some(first) = split.peek(heads.len() as u16, self.memory, pieces)? else {
-                return Ok(Wrote::NoRoom);
-            };
-            let chain = &pieces[before..];
-            if chain.iter().any(|piece| !piece.writable) {
-                return Err(Fault::Direction);
-            }
-            let len = chain.iter().map(|piece| u64::from(piece.len)).sum::<u64>();
-            heads.push((first, len));
-            room += len;
-        }
-        let mut header = [0; HEADER_MAX];
-        header[..VNET_LEN].copy_from_slice(vnet);
-        if !self.checks {
-            header[0] = 0;
-        }
-        header[VNET_LEN..].copy_from_slice(&(heads.len() as u16).to_le_bytes());
-        let mut writer = Writer { memory: self.memory, pieces: pieces.iter(), address: 0, left: 0 };
-        for part in [&header[..self.header_len], head, tail] {
-            writer.put(part)?;
-        }
-        split.advance(heads.len() as u16);
-        let mut left = need;
-        for &(head, len) in heads.iter() {
-            let written = len.min(left);
-            split.give_back(head, written as u32);
-            left -= written;
-        }
-        Ok(Wrote::Done)
-    }
-}
-
-/// Writes into chains from front to back.
-struct Writer<'a> {
-    memory: &'a GuestMemory,
-    pieces: std::slice::Iter<'a, Piece>,
-    address: u64,
-    left: u64,
-}
-
-impl Writer<'_> {
-    fn put(&mut self, mut src: &[u8]) -> Result<(), Fault> {
-        while !src.is_empty() {
-            if self.left == 0 {
-                let Some(piece) = self.pieces.next() else { return Ok(()) };
-                (self.address, self.left) = (piece.address, u64::from(piece.len));
-                continue;
-            }
-            let part = src.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-            let (now, rest) = src.split_at(part);
-            if !self.memory.write(self.address, now) {
-                return Err(Fault::Unmapped { address: self.address, len: part as u64 });
-            }
-            self.address += part as u64;
-            self.left -= part as u64;
-            src = rest;
-        }
-        Ok(())
     }
 }
 
@@ -492,7 +434,11 @@ fn spread(head: &[u8]) -> usize {
         Some([0x86, 0xdd]) => head.get(at + 10..at + 42),
         _ => None,
     };
-    let bytes = head.iter().take(12).chain(addresses.unwrap_or_default());
-    let hash = bytes.fold(0xcbf2_9ce4u32, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    (hash ^ (hash >> 16)) as usize
+    let mac = head.get(..12).unwrap_or_default();
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    for word in mac.chunks_exact(4).chain(addresses.unwrap_or_default().chunks_exact(4)) {
+        let word = word.first_chunk().map_or(0, |&word| u32::from_le_bytes(word));
+        hash = (hash ^ u64::from(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+    (hash ^ (hash >> 32)) as usize
 }

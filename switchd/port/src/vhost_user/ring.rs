@@ -5,9 +5,9 @@
 //! (`arm`, `disarm`). A head is what names a chain between `peek` and `give_back`: the first descriptor's
 //! index in a split ring, the buffer id in a packed one.
 
-use super::memory::GuestMemory;
+use super::memory::{GuestMemory, Pieces};
 use super::packed::Packed;
-use super::split::{Fault, Layout, Piece, Split};
+use super::split::{AHEAD, Fault, Layout, Ready, Split};
 
 pub enum Virtqueue {
     Split(Split),
@@ -42,6 +42,31 @@ impl Virtqueue {
         }
     }
 
+    /// Reads ahead up to `most` chains, if fewer than `least` are ready. Returns how many can be asked for
+    /// with `ready`; 0: none waits. `to_write`: what their buffers are wanted for.
+    #[inline]
+    pub fn look_ahead(
+        &mut self,
+        least: usize,
+        most: usize,
+        memory: &GuestMemory,
+        to_write: bool,
+    ) -> Result<usize, Fault> {
+        match self {
+            Virtqueue::Split(ring) => ring.look_ahead(least, most, memory, to_write),
+            Virtqueue::Packed(_) => Ok(most.min(AHEAD)),
+        }
+    }
+
+    /// The chain `ahead` chains on as it was read ahead; one without a piece is to be walked (`peek`).
+    #[inline]
+    pub fn ready(&self, ahead: usize) -> Ready {
+        match self {
+            Virtqueue::Split(ring) => ring.ready(ahead),
+            Virtqueue::Packed(_) => Ready::default(),
+        }
+    }
+
     /// Takes the chain that waits `ahead` chains on, without moving: its head, its pieces added to
     /// `pieces`. `None` when so many do not wait.
     #[inline]
@@ -49,7 +74,7 @@ impl Virtqueue {
         &mut self,
         ahead: u16,
         memory: &GuestMemory,
-        pieces: &mut Vec<Piece>,
+        pieces: &mut Pieces,
     ) -> Result<Option<u16>, Fault> {
         either!(self, ring => ring.peek(ahead, memory, pieces))
     }

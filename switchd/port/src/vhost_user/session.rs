@@ -8,13 +8,14 @@
 
 use super::device::Device;
 use super::handshake::Handler;
+use parking_lot::{ArcMutexGuard, RawMutex};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd, poll};
 use rustix::time::Timespec;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use vhost::vhost_user::{BackendReqHandler, Error};
 
@@ -33,8 +34,12 @@ pub enum Peer {
     Listen(OwnedFd),
 }
 
+/// The device, held by a worker for a burst: a guard that can lie in the port. Its mutex is a fair one, so a
+/// session gets its turn between two bursts of a worker that never rests.
+pub(super) type Held = ArcMutexGuard<RawMutex, Device>;
+
 pub(super) struct Shared {
-    device: Mutex<Device>,
+    device: Arc<parking_lot::Mutex<Device>>,
     pub pairs: usize,
     /// The largest packet of the port's network.
     pub mtu: u16,
@@ -56,7 +61,7 @@ impl Shared {
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&epoll, &bell, epoll::EventData::new_u64(u64::MAX), flags)?;
         Ok(Shared {
-            device: Mutex::new(Device::new(pairs)),
+            device: Arc::new(parking_lot::Mutex::new(Device::new(pairs))),
             pairs,
             mtu,
             epoll,
@@ -68,27 +73,23 @@ impl Shared {
         })
     }
 
-    pub fn device(&self) -> MutexGuard<'_, Device> {
-        // Whoever panicked held the lock for a burst; the worker closes that port.
-        self.device.lock().unwrap_or_else(PoisonError::into_inner)
+    /// For the session, which waits for a burst that is under way.
+    pub fn device(&self) -> parking_lot::MutexGuard<'_, Device> {
+        self.device.lock()
     }
 
     /// For a worker, which does not wait.
     #[inline]
-    pub fn try_device(&self) -> Option<MutexGuard<'_, Device>> {
-        match self.device.try_lock() {
-            Ok(device) => Some(device),
-            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(std::sync::TryLockError::WouldBlock) => None,
-        }
+    pub fn hold(&self) -> Option<Held> {
+        self.device.try_lock_arc()
     }
 
     /// For a worker with frames in its hand. The session holds the lock for parts of a message, microseconds
     /// each; a session that was interrupted there is waited for no longer than [`TRIES`].
     #[inline]
-    pub fn device_soon(&self) -> Option<MutexGuard<'_, Device>> {
+    pub fn hold_soon(&self) -> Option<Held> {
         for attempt in 0..TRIES {
-            let device = self.try_device();
+            let device = self.hold();
             if device.is_some() {
                 return device;
             }
@@ -117,6 +118,12 @@ impl Shared {
 
     pub fn condition(&self) -> Option<String> {
         self.condition.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A burst found it out; the session will end the connection.
+    pub fn cut_off(&self, fault: &str) {
+        self.set_condition(Some(format!("the guest was cut off: {fault}")));
+        self.wake_session();
     }
 
     fn set_condition(&self, condition: Option<String>) {
@@ -201,18 +208,14 @@ fn run(shared: &Arc<Shared>, mut peer: Peer) {
         pause = FIRST;
         let outcome = converse(shared, stream, fault.take());
         shared.hang_up();
+        fault = outcome.err();
+        // Before the worker sees that the guest is gone, and asks why.
+        shared.set_condition(Some(condition(what.to_owned(), fault.as_deref())));
         // Unmapped without the lock.
         let old = shared.reset();
         shared.ring_worker();
         drop(old);
-        if let Err(broken) = outcome {
-            shared.set_condition(Some(condition(what.to_owned(), Some(&broken))));
-            fault = Some(broken);
-            rest(shared, LONGEST);
-        } else {
-            shared.set_condition(Some(what.to_owned()));
-            rest(shared, FIRST);
-        }
+        rest(shared, if fault.is_some() { LONGEST } else { FIRST });
     }
 }
 

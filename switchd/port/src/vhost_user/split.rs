@@ -8,8 +8,12 @@
 //! What the guest wrote is read once and judged on the copy. All that breaks the rules of the ring is a
 //! [`Fault`]: the ring is not touched again. Chains are handled in the order in which they were made
 //! available, and returned in that order; so the used index alone says where to go on after a reconnect.
+//!
+//! **Reading ahead.** The other side's lines come from another core, a hundred cycles each. So the entries,
+//! descriptors and buffers of the next [`AHEAD`] chains are asked for together, and the usual chain, of one
+//! buffer, is kept as it was read. What is kept lives as long as the ring's layout and its memory do.
 
-use super::memory::{GuestMemory, Span};
+use super::memory::{GuestMemory, Piece, Pieces, Span};
 use std::fmt;
 use std::sync::atomic::{Ordering, fence};
 
@@ -68,12 +72,14 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A piece of a chain.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Piece {
-    pub address: u64,
-    pub len: u32,
-    pub writable: bool,
+/// Chains that are read ahead.
+pub const AHEAD: usize = 64;
+
+/// A chain that was read ahead: one buffer within one region, unless it is `None` and to be walked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ready {
+    pub head: u16,
+    pub piece: Option<Piece>,
 }
 
 /// Where a ring lies, and what was negotiated for it.
@@ -84,6 +90,8 @@ pub struct Layout {
     pub used: u64,
     pub event_idx: bool,
     pub indirect: bool,
+    /// The guest sends through it.
+    pub from_guest: bool,
     /// Writes to the used ring (or the device's area) are noted as if it were at this address.
     pub log: Option<u64>,
 }
@@ -102,6 +110,9 @@ pub struct Split {
     published: u16,
     /// Index up to which the available ring was filled, when last looked.
     seen: u16,
+    /// Chains from `next` up to here were read ahead; each lies at its index, modulo the length.
+    ahead: u16,
+    window: Box<[Ready; AHEAD]>,
 }
 
 impl Split {
@@ -140,6 +151,8 @@ impl Split {
             returned: base,
             published: base,
             seen: base,
+            ahead: base,
+            window: Box::new([Ready::default(); AHEAD]),
         })
     }
 
@@ -174,13 +187,82 @@ impl Split {
         Ok(index.wrapping_sub(self.next))
     }
 
+    /// See [`super::ring::Virtqueue::look_ahead`].
+    #[inline]
+    pub fn look_ahead(
+        &mut self,
+        least: usize,
+        most: usize,
+        memory: &GuestMemory,
+        to_write: bool,
+    ) -> Result<usize, Fault> {
+        let have = usize::from(self.ahead.wrapping_sub(self.next));
+        if have >= least {
+            return Ok(have);
+        }
+        self.read_ahead(have, most.min(AHEAD), memory, to_write)
+    }
+
+    fn read_ahead(
+        &mut self,
+        have: usize,
+        want: usize,
+        memory: &GuestMemory,
+        to_write: bool,
+    ) -> Result<usize, Fault> {
+        let mut waiting = usize::from(self.waiting()?);
+        if waiting < want {
+            waiting = usize::from(self.look()?);
+        }
+        let count = waiting.min(want);
+        if count <= have {
+            return Ok(have);
+        }
+        let first = self.ahead;
+        for step in 0..(count - have) as u16 {
+            let index = first.wrapping_add(step);
+            let entry = usize::from(index & (self.size - 1));
+            let head = self.available.load(4 + 2 * entry, Ordering::Relaxed);
+            if head >= self.size {
+                return Err(Fault::Head { head, size: self.size });
+            }
+            self.descriptors.prefetch(16 * usize::from(head));
+            self.window[usize::from(index) % AHEAD].head = head;
+            if step % 8 == 0 {
+                self.used.prefetch_write(4 + 8 * entry);
+            }
+        }
+        for step in 0..(count - have) as u16 {
+            let ready = &mut self.window[usize::from(first.wrapping_add(step)) % AHEAD];
+            let descriptor = Descriptor::from(self.descriptors.read::<16>(16 * usize::from(ready.head)));
+            ready.piece = match descriptor.flags & (NEXT | INDIRECT) {
+                0 => memory.piece(descriptor.address, descriptor.len, descriptor.flags & WRITE != 0),
+                _ => {
+                    memory.prefetch(descriptor.address, to_write);
+                    None
+                }
+            };
+            if let Some(piece) = &ready.piece {
+                memory.prefetch_piece(piece, to_write);
+            }
+        }
+        self.ahead = first.wrapping_add((count - have) as u16);
+        Ok(count)
+    }
+
+    /// The chain `ahead` entries on, of those that [`Split::look_ahead`] has read.
+    #[inline]
+    pub fn ready(&self, ahead: usize) -> Ready {
+        self.window[usize::from(self.next).wrapping_add(ahead) % AHEAD]
+    }
+
     /// Takes the chain that waits `ahead` entries on, without moving: its head, its pieces added to
     /// `pieces`. `None` when so many do not wait.
     pub fn peek(
         &mut self,
         ahead: u16,
         memory: &GuestMemory,
-        pieces: &mut Vec<Piece>,
+        pieces: &mut Pieces,
     ) -> Result<Option<u16>, Fault> {
         if self.waiting()? <= ahead && self.look()? <= ahead {
             return Ok(None);
@@ -194,13 +276,16 @@ impl Split {
         Ok(Some(head))
     }
 
-    /// `count` chains that were peeked at are taken.
+    /// `count` chains that were looked at are taken.
     #[inline]
     pub fn advance(&mut self, count: u16) {
+        if self.ahead.wrapping_sub(self.next) < count {
+            self.ahead = self.next.wrapping_add(count);
+        }
         self.next = self.next.wrapping_add(count);
     }
 
-    fn walk(&self, head: u16, memory: &GuestMemory, pieces: &mut Vec<Piece>) -> Result<(), Fault> {
+    fn walk(&self, head: u16, memory: &GuestMemory, pieces: &mut Pieces) -> Result<(), Fault> {
         let mut at = head;
         let mut length = 0;
         loop {
@@ -218,7 +303,7 @@ impl Split {
                 }
                 return self.walk_table(&descriptor, length - 1, memory, pieces);
             }
-            pieces.push(descriptor.piece(memory)?);
+            pieces.add(memory, descriptor.address, descriptor.len, descriptor.flags & WRITE != 0)?;
             if descriptor.flags & NEXT == 0 {
                 return Ok(());
             }
@@ -235,7 +320,7 @@ impl Split {
         table: &Descriptor,
         mut length: u16,
         memory: &GuestMemory,
-        pieces: &mut Vec<Piece>,
+        pieces: &mut Pieces,
     ) -> Result<(), Fault> {
         let bytes = table.len;
         let entries = bytes / 16;
@@ -261,7 +346,7 @@ impl Split {
             if descriptor.flags & INDIRECT != 0 {
                 return Err(Fault::IndirectNested);
             }
-            pieces.push(descriptor.piece(memory)?);
+            pieces.add(memory, descriptor.address, descriptor.len, descriptor.flags & WRITE != 0)?;
             if descriptor.flags & NEXT == 0 {
                 return Ok(());
             }
@@ -357,15 +442,5 @@ impl From<[u8; 16]> for Descriptor {
             flags: u16::from_le_bytes([m, n]),
             next: u16::from_le_bytes([o, p]),
         }
-    }
-}
-
-impl Descriptor {
-    #[inline]
-    fn piece(&self, memory: &GuestMemory) -> Result<Piece, Fault> {
-        if !memory.holds(self.address, u64::from(self.len)) {
-            return Err(Fault::Unmapped { address: self.address, len: u64::from(self.len) });
-        }
-        Ok(Piece { address: self.address, len: self.len, writable: self.flags & WRITE != 0 })
     }
 }

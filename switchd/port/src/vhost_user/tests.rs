@@ -123,7 +123,12 @@ impl Guest {
 
     fn receive(&mut self) -> Received {
         self.arena.begin();
-        self.port.receive(&mut self.frames, &mut self.arena)
+        let mut received = self.port.receive(&mut self.frames, &mut self.arena);
+        self.port.burst_done();
+        if received.polls {
+            received.more |= self.port.arm();
+        }
+        received
     }
 
     fn describe(&self, ring: u64, index: u16, address: u64, len: u32, flags: u16, next: u16) {
