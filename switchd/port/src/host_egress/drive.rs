@@ -141,6 +141,7 @@ impl Port for HostEgress {
                 self.flushed.accepted += 1;
                 self.flushed.bytes += frame.len() as u64;
             }
+            Taken::Held => {}
             Taken::Full => self.flushed.full += 1,
             Taken::Refused => self.flushed.refused += 1,
         }
@@ -149,6 +150,7 @@ impl Port for HostEgress {
     }
 
     fn flush(&mut self, _: &Arena) -> Flushed {
+        self.send_batch();
         self.arm();
         self.awake = false;
         std::mem::take(&mut self.flushed)

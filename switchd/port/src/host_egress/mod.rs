@@ -2,7 +2,7 @@
 //!
 //! The device behind the gateway of a NAT network whose egress is the host. A frame that the worker sends
 //! to it is parsed, and its payload handed to a socket from where it lies, in the same call: there is no
-//! queue towards the host. What sockets give becomes frames when the worker receives. No privilege is
+//! queue towards the host. (Datagrams that can leave together do so at the end of the burst: see `batch`.) What sockets give becomes frames when the worker receives. No privilege is
 //! needed, no address and no route of the host's changes.
 //!
 //! **Readiness.** All sockets are in one epoll set, which is the descriptor that the worker watches. They are
@@ -28,6 +28,7 @@
 //! Left out: TCP fragments, protocols other than TCP, UDP and ICMP echo, IP options, IGMP and MLD.
 
 mod answers;
+mod batch;
 pub mod config;
 pub mod counters;
 mod drive;
@@ -52,6 +53,7 @@ pub use counters::{HostEgressCounters, HostEgressNotice, HostFlow};
 use crate::sys::socket::{BATCH, Datagram};
 use crate::{Arena, Flushed};
 use answers::{Answers, Icmp};
+use batch::{Batch, Spare};
 use forward::ForwardSlot;
 use fragment::Fragments;
 use hashbrown::HashMap;
@@ -100,6 +102,8 @@ enum Item {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Taken {
     Accepted,
+    /// Counted when its batch is sent.
+    Held,
     Full,
     Refused,
 }
@@ -167,6 +171,9 @@ pub struct HostEgress {
     starved: bool,
     /// Flows that the process's descriptors allow.
     descriptors: u64,
+    /// Datagrams that leave together at the end of the burst at the latest.
+    batch: Option<Batch>,
+    spare: Spare,
     flushed: Flushed,
     due: Vec<u32>,
     datagrams: Box<[Datagram; BATCH]>,
@@ -227,7 +234,7 @@ impl HostEgress {
         }
         let Ok(parts) = packet.parts(frame, arena, 0) else { return Taken::Refused };
         let segment = (frame.vnet.gso == Gso::UdpL4).then_some(frame.vnet.gso_size);
-        self.take_datagram(&packet, parts, packet.quote(frame), segment)
+        self.take_datagram(&packet, parts, packet.quote(frame), segment, frame.len() as u64)
     }
 
     fn take_datagram(
@@ -236,9 +243,10 @@ impl HostEgress {
         parts: [&[u8]; 2],
         quote: &[u8],
         segment: Option<u16>,
+        frame: u64,
     ) -> Taken {
         match (packet.protocol, packet.source.is_ipv6()) {
-            (PROTOCOL_UDP, _) => self.take_udp(&Outbound { packet, parts, quote, segment }),
+            (PROTOCOL_UDP, _) => self.take_udp(&Outbound { packet, parts, quote, segment, frame }),
             (PROTOCOL_ICMP, false) | (PROTOCOL_ICMP6, true) => self.take_icmp(packet, parts, quote),
             _ => {
                 self.counters.dropped_protocol += 1;
@@ -285,7 +293,7 @@ impl HostEgress {
             packet.protocol,
             &whole[..whole.len().min(1280)],
         );
-        self.take_datagram(&packet, [&whole, &[]], &quote, None)
+        self.take_datagram(&packet, [&whole, &[]], &quote, None, frame.len() as u64)
     }
 
     fn event(&mut self, data: u64, flags: EventFlags) {

@@ -1,5 +1,6 @@
 //! Making and changing an engine, and what it tells of itself.
 
+use super::batch::Spare;
 use super::config::admit_destination;
 use super::table::{Body, Flow, NoRoom};
 use super::udp::Via;
@@ -67,6 +68,8 @@ impl HostEgress {
             secret: std::hash::RandomState::new(),
             starved: false,
             descriptors: limit.unwrap_or(u64::MAX).saturating_sub(SPARE_DESCRIPTORS),
+            batch: None,
+            spare: Spare::default(),
             flushed: Flushed::default(),
             due: Vec::new(),
             datagrams: Box::new([Datagram::EMPTY; BATCH]),

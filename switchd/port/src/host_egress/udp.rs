@@ -14,6 +14,7 @@
 //! path MTU discovery work; ICMP errors come by the socket's error queue and go on to the guest.
 
 use super::answers::{Answers, Icmp};
+use super::batch::Batch;
 use super::config::{Filtering, admit_destination};
 use super::packet::{self, Ends, Packet, UDP};
 use super::table::{Body, Flow, FlowId, Key, Protocol};
@@ -41,7 +42,7 @@ pub struct UdpFlow {
     ttl: Option<u8>,
     dont_fragment: Option<bool>,
     /// The kernel's choice, known after the first packet.
-    outside: Option<u16>,
+    pub outside: Option<u16>,
     /// Last packet of the guest.
     pub sent: u64,
 }
@@ -106,6 +107,8 @@ pub struct Outbound<'a> {
     pub quote: &'a [u8],
     /// Cut into datagrams of this length.
     pub segment: Option<u16>,
+    /// Bytes of the frame that brought it.
+    pub frame: u64,
 }
 
 impl HostEgress {
@@ -119,6 +122,14 @@ impl HostEgress {
         let guest = SocketAddr::new(packet.source, port(0));
         let remote = SocketAddr::new(packet.destination, port(2));
         let payload = [&out.parts[0][UDP..], out.parts[1]];
+        let len = payload[0].len() + payload[1].len();
+        if let Some(batch) = &mut self.batch {
+            if out.segment.is_none() && batch.takes(guest, remote, packet, len) {
+                batch.add(payload, out.frame);
+                return Taken::Held;
+            }
+            self.send_batch();
+        }
         // A client that came through a forward.
         let through = Key { protocol: Protocol::Udp, guest, remote: Some(remote) };
         let now = self.now;
@@ -156,52 +167,24 @@ impl HostEgress {
         let Some(flow) = self.table.get_mut(id) else { return Taken::Refused };
         flow.used = now;
         flow.mac = packet.mac;
-        flow.packets += 1;
-        flow.bytes += (payload[0].len() + payload[1].len()) as u64;
         let Body::Udp(udp) = &mut flow.body else { return Taken::Refused };
         udp.sent = now;
         udp.remember(remote);
         udp.prepare(packet);
-        let Via::Own(fd) = &udp.via else { return Taken::Refused };
-        match send(fd.as_fd(), payload, remote, out.segment) {
-            Ok(()) => {
-                if udp.outside.is_none()
-                    && let Some(outside) = super::local_address(fd)
-                {
-                    udp.outside = Some(outside.port());
-                    self.outside.insert((guest.is_ipv6(), outside.port()), id);
-                }
-                Taken::Accepted
-            }
-            Err(error) => match self.send_failed(error, out) {
-                Some(taken) => taken,
-                None => {
-                    // Perhaps the error was that of an earlier packet, which the queue tells of.
-                    let told = self.udp_errors(id);
-                    let Some(Flow { body: Body::Udp(udp), .. }) = self.table.get_mut(id) else {
-                        return Taken::Refused;
-                    };
-                    let Via::Own(fd) = &udp.via else { return Taken::Refused };
-                    match send(fd.as_fd(), payload, remote, out.segment) {
-                        Ok(()) => Taken::Accepted,
-                        Err(error) => {
-                            let errno = error.raw_os_error().unwrap_or(0);
-                            self.counters.dropped_socket_error += 1;
-                            if let (Some(icmp), 0) = (Icmp::of_errno(errno), told) {
-                                self.tell(packet, icmp, out.quote);
-                            } else {
-                                self.udp_errors(id);
-                            }
-                            Taken::Refused
-                        }
-                    }
-                }
-            },
+        if out.segment.is_none() {
+            let mut batch = Batch::new(id, guest, remote, *packet, std::mem::take(&mut self.spare));
+            batch.quote.extend_from_slice(out.quote);
+            batch.add(payload, out.frame);
+            self.batch = Some(batch);
+            return Taken::Held;
         }
+        flow.packets += 1;
+        flow.bytes += len as u64;
+        self.send_own(id, remote, payload, out)
     }
 
     /// `None`: worth another try.
-    fn send_failed(&mut self, error: io::Error, out: &Outbound<'_>) -> Option<Taken> {
+    pub(super) fn send_failed(&mut self, error: io::Error, out: &Outbound<'_>) -> Option<Taken> {
         match error.raw_os_error() {
             Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => {
                 self.counters.dropped_socket_full += 1;
@@ -408,17 +391,22 @@ impl HostEgress {
             let Some(to) = error.to else { continue };
             let (guest, mac) = (key.guest, *mac);
             let payload = &buffer[..error.len];
-            let mut l4 = Vec::with_capacity(UDP + payload.len());
-            l4.extend_from_slice(&guest.port().to_be_bytes());
-            l4.extend_from_slice(&to.port().to_be_bytes());
-            l4.extend_from_slice(&((UDP + payload.len()) as u16).to_be_bytes());
-            l4.extend_from_slice(&[0, 0]);
-            l4.extend_from_slice(payload);
-            let quoted = Answers::quotation(guest, to, PROTOCOL_UDP, &l4);
+            let quoted = quotation(guest, to, payload);
             told += usize::from(self.pass_error(&error, guest, mac, &quoted));
         }
         told
     }
+}
+
+/// A datagram that a guest sent, from its IP header on, made again.
+pub(super) fn quotation(guest: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    let mut l4 = Vec::with_capacity(UDP + payload.len());
+    l4.extend_from_slice(&guest.port().to_be_bytes());
+    l4.extend_from_slice(&to.port().to_be_bytes());
+    l4.extend_from_slice(&((UDP + payload.len()) as u16).to_be_bytes());
+    l4.extend_from_slice(&[0, 0]);
+    l4.extend_from_slice(payload);
+    Answers::quotation(guest, to, PROTOCOL_UDP, &l4)
 }
 
 /// Whether the host holds this address: only then its stack would also send from it.
@@ -429,7 +417,12 @@ fn is_of_host(address: SocketAddr) -> bool {
 }
 
 /// Sends a datagram, or several; piece by piece where the kernel does not cut this.
-fn send(fd: BorrowedFd<'_>, payload: [&[u8]; 2], to: SocketAddr, segment: Option<u16>) -> io::Result<()> {
+pub(super) fn send(
+    fd: BorrowedFd<'_>,
+    payload: [&[u8]; 2],
+    to: SocketAddr,
+    segment: Option<u16>,
+) -> io::Result<()> {
     let options = SendOptions { segment, ttl: None };
     let result = socket::send_to(fd, payload, to, options);
     let (Some(size), Err(error)) = (segment, &result) else { return result.map(drop) };

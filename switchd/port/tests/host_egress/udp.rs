@@ -157,6 +157,36 @@ fn a_superframe_of_datagrams_goes_out_as_datagrams() {
 }
 
 #[test]
+fn datagrams_of_one_burst_go_out_together_each_as_it_was_and_in_order() {
+    let Some(mut world) = World::new(config()) else { return };
+    let (socket, to) = server();
+    let (other, elsewhere) = server();
+    let mut sent: Vec<Vec<u8>> = (0..70).map(|number: u8| vec![number; 18]).collect();
+    // A shorter one, longer ones, an empty one, and back.
+    sent.extend([vec![1; 5], vec![2; 18], vec![3; 1400], vec![4; 1400], vec![], vec![5; 18]]);
+    let mut frames: Vec<Vec<u8>> = sent.iter().map(|payload| datagram(4000, to, payload)).collect();
+    frames.insert(30, datagram(4000, elsewhere, b"x"));
+    frames.insert(40, datagram(4000, elsewhere, b"y"));
+    let flushed = world.send_burst(&frames);
+    let bytes: usize = frames.iter().map(Vec::len).sum();
+    assert_eq!((flushed.accepted, flushed.bytes), (frames.len() as u64, bytes as u64));
+    assert_eq!(sent.iter().map(|_| get(&socket).0).collect::<Vec<_>>(), sent);
+    assert_eq!([get(&other).0, get(&other).0], [b"x", b"y"]);
+    let flows = world.engine.flows(9);
+    assert_eq!((flows.len(), flows[0].packets), (1, frames.len() as u64));
+}
+
+#[test]
+fn of_a_burst_that_the_kernel_does_not_take_as_one_each_goes_alone() {
+    let Some(mut world) = World::new(config()) else { return };
+    let nowhere = "203.0.113.7:99".parse().unwrap();
+    let flushed = world.send_burst(&vec![datagram(PORT, nowhere, &[7; 18]); 3]);
+    let counters = world.engine.counters();
+    assert_eq!((flushed.accepted, flushed.refused), (0, 3), "{counters:?}");
+    assert_eq!((counters.dropped_socket_error, counters.icmp_errors), (3, 3));
+}
+
+#[test]
 fn a_datagram_longer_than_the_mtu_comes_in_fragments() {
     let Some(mut world) = World::new(config()) else { return };
     let (server, address) = server();

@@ -13,7 +13,7 @@ use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use switchd_port::host_egress::{Filtering, HostEgressConfig, Limits, Subnet4, Subnet6};
-use switchd_port::{Arena, HostEgress, Port, Sent};
+use switchd_port::{Arena, Flushed, HostEgress, Port, Sent};
 use switchd_wire::frame::{BURST, HEAD_MAX};
 use switchd_wire::segmentation::{Scratch, segment};
 use switchd_wire::{Frame, MacAddr, VnetHeader};
@@ -117,6 +117,23 @@ impl World {
         assert_eq!(flushed.accepted + flushed.full + flushed.refused, 1);
         self.more |= self.engine.pending();
         flushed.accepted == 1
+    }
+
+    /// A guest sends frames in one burst.
+    pub fn send_burst(&mut self, frames: &[Vec<u8>]) -> Flushed {
+        self.arena.begin();
+        let mut frame = Frame::default();
+        for (slot, bytes) in frames.iter().enumerate() {
+            let (slot, head) = (slot % BURST, bytes.len().min(HEAD_MAX));
+            frame.receive_area()[..head].copy_from_slice(&bytes[..head]);
+            self.arena.slot(slot)[..bytes.len() - head].copy_from_slice(&bytes[head..]);
+            let tail = self.arena.token(slot, bytes.len() - head);
+            frame.arrived(head, tail, VnetHeader::default());
+            assert_eq!(self.engine.send(&mut frame, &self.arena), Sent::Queued);
+        }
+        let flushed = self.engine.flush(&self.arena);
+        self.more |= self.engine.pending();
+        flushed
     }
 
     /// Receives as a worker would: when the descriptor said so (edge-triggered), when there was more, or when
