@@ -43,6 +43,8 @@ mod split;
 mod take;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_oracle;
 
 pub use port::VhostUserPort;
 pub use session::Peer;

@@ -543,12 +543,11 @@ fn a_port_whose_guest_has_gone_has_no_carrier_and_says_so() {
     let stream = std::mem::replace(frontend, Frontend::from_stream(UnixStream::pair().unwrap().0, 2));
     drop(stream);
     let begun = Instant::now();
-    while port.carrier() {
+    while port.carrier() || !port.condition().is_some_and(|condition| condition.contains("not connected")) {
         arena.begin();
         port.receive(frames, arena);
-        assert!(begun.elapsed() < Duration::from_secs(1));
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", port.condition());
     }
-    assert!(port.condition().unwrap().contains("not connected"));
 }
 
 #[test]
