@@ -63,6 +63,11 @@ impl Dataplane {
         }
     }
 
+    /// How huge pages are asked for, for tables that grow large: address and length. Without it there are none.
+    pub fn advise_by(&mut self, advise: fn(usize, usize)) {
+        self.gateways.advise = advise;
+    }
+
     pub(crate) fn network(&self, id: NetworkId) -> Option<&Network> {
         self.networks.get(id.0 as usize).filter(|network| network.alive)
     }

@@ -66,6 +66,11 @@ impl Index {
         }
     }
 
+    /// Where the buckets lie: address and length.
+    pub fn memory(&self) -> (usize, usize) {
+        (self.buckets.as_ptr() as usize, self.buckets.capacity() * size_of::<Bucket>())
+    }
+
     #[inline]
     fn home(&self, hash: u32) -> usize {
         let wide = hash as usize & (2 * self.level - 1);

@@ -2,8 +2,8 @@
 //! its own. The clock is an argument, nanoseconds that only grow; randomness is a seed.
 //!
 //! A [`Nat`] translates for one network. The gateway hands it frames that are to leave and frames that came to
-//! an outside address, in bursts: `classify` for each, `prepare` for all, then `outbound` or `inbound` for
-//! each. Frames are rewritten in place, superframes as one packet; Ethernet headers, TTL and MTU are the
+//! an outside address, in bursts: `classify`, `prepare`, and `outbound` or `inbound` for each, [`AHEAD`] frames
+//! apart. Frames are rewritten in place, superframes as one packet; Ethernet headers, TTL and MTU are the
 //! gateway's.
 //!
 //! | Room | What is there |
@@ -47,4 +47,5 @@ pub use mappings::OUTSIDES_MAX;
 pub use nat::Nat;
 pub use packet::Classified;
 pub use quota::GUESTS_MAX;
+pub use translate::AHEAD;
 pub use verdict::{Flow, NatCounters, NatDrop, NatNotice, Released, Side, Verdict};

@@ -157,6 +157,11 @@ impl Nat {
         forward.is_none() && self.rules.reverse(space, v6, session.inside, session.inside_port).is_none()
     }
 
+    /// How huge pages are asked for, from an address on; without it there are none.
+    pub fn advise_by(&mut self, advise: fn(usize, usize)) {
+        self.table.advise_by(advise);
+    }
+
     pub fn config(&self) -> &NatConfig {
         &self.config
     }

@@ -2,7 +2,9 @@
 //!
 //! A flow is found by two keys, as its guest sends it and as its remote sends it; both are in one index. The
 //! memory for as many flows as the network may have is reserved at the start and touched when it is used,
-//! so that nothing is ever copied to make room.
+//! so that nothing is ever copied to make room. A table that grows large has huge pages from there on, if
+//! whoever owns the process says how to ask for them: with half a million flows nearly every frame finds
+//! its two lines in pages that the processor has to look up first.
 
 use crate::hash::{Hasher, Key};
 use crate::index::Index;
@@ -83,6 +85,9 @@ impl Linked<OF_ALL> for Cold {
     }
 }
 
+/// Flows from which on a table is large: 2 MiB of records.
+const LARGE: usize = 1 << 15;
+
 pub(crate) struct Table {
     pub hot: Vec<Session>,
     pub cold: Vec<Cold>,
@@ -94,6 +99,8 @@ pub(crate) struct Table {
     /// Flows that may make room, the oldest first.
     pub transitory: List,
     pub len: u32,
+    /// Asks for huge pages: address and length.
+    advise: fn(usize, usize),
     /// Addresses by `Session::outside`; 0 is the IPv6 one. Unused places are 0.
     pub outsides: Vec<u128>,
 }
@@ -111,6 +118,7 @@ impl Table {
             silences,
             transitory: List::default(),
             len: 0,
+            advise: |_, _| {},
             outsides: vec![0],
         }
     }
@@ -170,6 +178,9 @@ impl Table {
             None => {
                 self.hot.push(session);
                 self.cold.push(cold);
+                if self.hot.len() == LARGE {
+                    self.advise();
+                }
                 self.hot.len() as u32 - 1
             }
         };
@@ -255,6 +266,21 @@ impl Table {
         let more = (flows as usize).saturating_sub(self.hot.len());
         self.hot.reserve(more);
         self.cold.reserve(more);
+        self.advise();
+    }
+
+    pub fn advise_by(&mut self, advise: fn(usize, usize)) {
+        self.advise = advise;
+        self.advise();
+    }
+
+    /// What every frame needs, if there is much of it.
+    fn advise(&self) {
+        if self.hot.len() >= LARGE {
+            (self.advise)(self.hot.as_ptr() as usize, self.hot.capacity() * size_of::<Session>());
+            let (address, bytes) = self.index.memory();
+            (self.advise)(address, bytes);
+        }
     }
 }
 

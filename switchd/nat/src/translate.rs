@@ -20,6 +20,10 @@ use std::net::IpAddr;
 use switchd_wire::parse::PROTOCOL_TCP;
 use switchd_wire::{Frame, MacAddr, TailSource};
 
+/// Frames between a frame's classification and its preparation, and between that and its translation.
+/// Measured with 500,000 flows: with 4 the loads come too late, 12 to 32 are alike.
+pub const AHEAD: usize = 16;
+
 /// Who sent a frame from inside.
 #[derive(Clone, Copy)]
 pub(crate) struct Sender {
@@ -35,8 +39,9 @@ impl Classified {
 }
 
 impl Nat {
-    /// Parses and hashes, and has the flow's place in the index brought into the cache. A burst is best
-    /// classified as a whole, then prepared, then translated: the loads go on meanwhile.
+    /// Parses and hashes, and has the flow's place in the index brought into the cache. A frame is best
+    /// classified [`AHEAD`] frames before it is prepared, and prepared as many before it is translated: the
+    /// loads go on while others are worked on.
     #[inline(always)]
     pub fn classify(&self, frame: &Frame, side: Side) -> Classified {
         let seen = Classified::of(frame, side, &self.table.hasher);
@@ -44,8 +49,8 @@ impl Nat {
         seen
     }
 
-    /// Finds the flows of a burst and has their records brought into the cache. Not needed, but frames of a
-    /// burst that was not prepared take the long way.
+    /// Finds flows and has their records brought into the cache. Not needed, but frames that were not prepared
+    /// take the long way.
     #[inline]
     pub fn prepare(&self, burst: &mut [Classified]) {
         let Table { index, hot, .. } = &self.table;

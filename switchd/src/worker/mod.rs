@@ -100,7 +100,9 @@ pub fn spawn_with(
         if let Err(error) = switchd_port::sys::short_slices(SLICE) {
             tracing::debug!(worker = options.index, %error, "no short time slices");
         }
-        run::Worker::new(options, poll, inbox, notices, services).run();
+        let mut worker = run::Worker::new(options, poll, inbox, notices, services);
+        worker.dataplane.advise_by(switchd_port::sys::advise_huge);
+        worker.run();
     })?;
     Ok((Handle { index: options.index, commands, waker }, thread))
 }

@@ -6,7 +6,7 @@ use crate::egress::Egress;
 use crate::manage::Dataplane;
 use crate::rim::Rim;
 use crate::table::NONE;
-use switchd_nat::Side;
+use switchd_nat::{AHEAD, Classified, Side};
 use switchd_wire::frame::BURST;
 use switchd_wire::{Frame, TailSource};
 
@@ -94,7 +94,10 @@ impl Dataplane {
         let mut acts = std::mem::take(&mut self.gateways.acts);
         let mut lost = std::mem::take(&mut self.gateways.lost);
         let mtu = self.mtu_of(&gateway);
-        self.classify(&gateway, side, hops, frames);
+        // Frames are classified and prepared ahead of the one that is handled, so that the misses overlap.
+        let mut classified = std::mem::take(&mut self.gateways.classified);
+        classify(&gateway, side, &hops[..hops.len().min(2 * AHEAD)], frames, &mut classified);
+        prepare(&gateway, &mut classified, 0..AHEAD);
         let mut desk = Desk {
             now,
             tails,
@@ -105,13 +108,19 @@ impl Dataplane {
             mtu,
         };
         for (at, hop) in hops.iter().enumerate() {
+            if let Some(hop) = hops.get(at + 2 * AHEAD) {
+                classify(&gateway, side, std::slice::from_ref(hop), frames, &mut classified);
+            }
+            prepare(&gateway, &mut classified, at + AHEAD..at + AHEAD + 1);
             let frame = &mut frames[hop.frame as usize];
-            let classified = self.gateways.classified.get(at);
+            let seen = classified.get(at);
             acts.push(match side {
-                Side::Inside => gateway.arrive_inside(&mut desk, frame, hop.from, classified),
-                Side::Outside => gateway.arrive_outside(&mut desk, frame, hop.from, classified),
+                Side::Inside => gateway.arrive_inside(&mut desk, frame, hop.from, seen),
+                Side::Outside => gateway.arrive_outside(&mut desk, frame, hop.from, seen),
             });
         }
+        classified.clear();
+        self.gateways.classified = classified;
         gateway.outputs(&mut desk);
         gateway.released(&mut desk);
         if std::mem::take(&mut gateway.has_told) {
@@ -128,25 +137,6 @@ impl Dataplane {
         self.leave_in_runs(now, hops, &acts, leave, frames, rim);
         acts.clear();
         self.gateways.acts = acts;
-    }
-
-    /// Parses and hashes all frames, then loads what their flows lie in, so that the misses overlap.
-    fn classify(&mut self, gateway: &Gateway, side: Side, hops: &[Hop], frames: &mut [Frame]) {
-        let classified = &mut self.gateways.classified;
-        classified.clear();
-        for hop in hops {
-            let frame = &mut frames[hop.frame as usize];
-            // A priority tag says nothing to a router.
-            if frame.outer_tag().is_some_and(|tci| tci & 0xfff == 0) {
-                frame.pop_tag();
-            }
-            if let Some(nat) = &gateway.nat {
-                classified.push(nat.classify(frame, side));
-            }
-        }
-        if let Some(nat) = &gateway.nat {
-            nat.prepare(classified);
-        }
     }
 
     /// Counts a frame at its station, and gives it to the device where there is one.
@@ -247,5 +237,29 @@ impl Dataplane {
         };
         let segment = gateway.outside.as_ref().map_or(NONE, |outside| outside.config.segment.0);
         [mtu(gateway.network), mtu(segment)]
+    }
+}
+
+/// Parses and hashes frames. A gateway without translation has no use for it.
+#[inline]
+fn classify(gateway: &Gateway, side: Side, hops: &[Hop], frames: &mut [Frame], into: &mut Vec<Classified>) {
+    for hop in hops {
+        let frame = &mut frames[hop.frame as usize];
+        // A priority tag says nothing to a router.
+        if frame.outer_tag().is_some_and(|tci| tci & 0xfff == 0) {
+            frame.pop_tag();
+        }
+        if let Some(nat) = &gateway.nat {
+            into.push(nat.classify(frame, side));
+        }
+    }
+}
+
+/// Finds the flows of those that there are.
+#[inline]
+fn prepare(gateway: &Gateway, classified: &mut [Classified], range: std::ops::Range<usize>) {
+    let end = range.end.min(classified.len());
+    if let (Some(nat), Some(seen)) = (&gateway.nat, classified.get_mut(range.start..end)) {
+        nat.prepare(seen);
     }
 }

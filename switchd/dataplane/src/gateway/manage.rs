@@ -290,13 +290,18 @@ impl Dataplane {
     fn make_gateway(&mut self, network: NetworkId, config: &GatewayConfig) {
         let inside = self.make_station(network, station(network.0, Side::Inside));
         let outside = outside_of(config).map(|outside| self.make_outside(network, outside));
-        let seed = self.gateways.next_seed();
+        let (seed, advise) = (self.gateways.next_seed(), self.gateways.advise);
+        let translator = |outside: &OutsideConfig| {
+            let mut nat = Nat::new(outside.nat.clone(), seed);
+            nat.advise_by(advise);
+            nat
+        };
         let gateway = Gateway {
             network: network.0,
             config: config.clone(),
             inside: end(inside, MacAddr::ZERO),
             outside,
-            nat: outside_of(config).map(|outside| Nat::new(outside.nat.clone(), seed)),
+            nat: outside_of(config).map(translator),
             limiter: icmp::Limiter::new(),
             echo: Default::default(),
             counters: GatewayCounters::default(),

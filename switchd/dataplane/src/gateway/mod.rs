@@ -10,8 +10,8 @@
 //! ```
 //! Each end is a port without a device (a *station*) whose MAC is a static entry of its network, so nobody
 //! can take it over, and unknown unicast never floods to it; groups do. What the road sends to a station is
-//! noted as a [`Hop`] and looked at when the burst has been sent: first all are classified and their places
-//! in the tables touched, then each is handled, and what leaves by the other end goes down the road from
+//! noted as a [`Hop`] and looked at when the burst has been sent: each is handled while others behind it are
+//! classified and their places in the tables touched, and what leaves by the other end goes down the road from
 //! there in runs. That may lead to the next station (two NAT networks on one segment), hence rounds, at most
 //! [`ROUNDS`] a burst.
 //!
@@ -117,6 +117,8 @@ pub(crate) struct Gateways {
     /// No timer of any gateway ends before.
     timer: u64,
     seed: u64,
+    /// Asks for huge pages.
+    pub advise: fn(usize, usize),
     classified: Vec<Classified>,
     acts: Vec<Act>,
     lost: Vec<(u32, DropReason)>,
@@ -130,6 +132,7 @@ impl Gateways {
             list: Vec::new(),
             timer: u64::MAX,
             seed: seed ^ 0x6a09_e667_f3bc_c908,
+            advise: |_, _| {},
             classified: Vec::new(),
             acts: Vec::new(),
             lost: Vec::new(),

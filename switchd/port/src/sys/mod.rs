@@ -7,12 +7,14 @@
 pub mod cpu;
 pub mod ethtool;
 pub mod mapping;
+pub mod memory;
 pub mod packet;
 pub mod peer;
 pub mod socket;
 pub mod tun;
 
 pub use cpu::{cycles, pin_to_cpu, short_slices};
+pub use memory::advise_huge;
 
 use std::io;
 
