@@ -61,9 +61,8 @@ pub struct Context {
 pub fn run(context: Context) -> anyhow::Result<()> {
     let Context { hello, broker, notices, listener, seed, sandbox, niceness } = context;
     let options = &hello.options;
-    // The writer's thread keeps the priority and the processors that we have now, all others go back.
-    let files = Box::new(BrokerFiles(broker.clone()));
-    let writer = off_processors(&options.cpus, || Writer::spawn(files)).context("the capture writer")?;
+    // The writer's thread keeps the priority that we have now, all others go back.
+    let writer = Writer::spawn(Box::new(BrokerFiles(broker.clone()))).context("the capture writer")?;
     if let Some(niceness) = niceness {
         let _ = rustix::process::setpriority_process(None, niceness);
     }
@@ -118,23 +117,6 @@ pub fn run(context: Context) -> anyhow::Result<()> {
     }
     end(&workers, threads, &writer);
     served
-}
-
-/// Runs `start`, whose threads keep off the workers' processors as long as this process may use others: a
-/// writer that shares a worker's processor takes from it what a full mirror costs.
-fn off_processors<T>(cpus: &[usize], start: impl FnOnce() -> T) -> T {
-    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-    let Ok(allowed) = sched_getaffinity(None) else { return start() };
-    let mut rest = allowed;
-    cpus.iter().filter(|&&cpu| cpu < CpuSet::MAX_CPU).for_each(|&cpu| rest.unset(cpu));
-    if cpus.is_empty() || rest.count() == 0 || sched_setaffinity(None, &rest).is_err() {
-        return start();
-    }
-    let started = start();
-    if let Err(error) = sched_setaffinity(None, &allowed) {
-        tracing::warn!(%error, "control stays off the workers' processors");
-    }
-    started
 }
 
 fn start_workers(
@@ -278,30 +260,5 @@ async fn read_notices(socket: &UnixStream, engine: &Shared) -> bool {
                 return true;
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::off_processors;
-    use rustix::thread::{CpuSet, sched_getaffinity};
-
-    #[test]
-    fn what_is_started_keeps_off_the_workers_processors_and_nobody_else_does() {
-        let places = || std::thread::spawn(|| sched_getaffinity(None).unwrap()).join().unwrap();
-        // Affinity is a thread's: this one is left as it is.
-        std::thread::spawn(move || {
-            let allowed = sched_getaffinity(None).unwrap();
-            let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
-            assert_eq!(off_processors(&cpus, places), allowed, "there is no other place");
-            assert_eq!(off_processors(&[], places), allowed);
-            if let [first, _, ..] = cpus[..] {
-                let set = off_processors(&[first, usize::MAX], places);
-                assert!(!set.is_set(first) && set.count() + 1 == allowed.count());
-            }
-            assert_eq!(sched_getaffinity(None).unwrap(), allowed);
-        })
-        .join()
-        .unwrap();
     }
 }
