@@ -111,7 +111,7 @@ def touch(folder, size):
 
 
 def mirror(others, rounds, seconds):
-    # The worker is pinned to CPU 0; the capture's writer keeps off it, and shares the other one with the guests.
+    # The worker is pinned to CPU 0; the capture's writer is left to the scheduler, as the guests are.
     stage = Switchd("switchd mirrored", others.folder.parent, cpu="0,1", huge=True)
     stage.tcp(1)
     plain, cost, shown = [], {name: [] for name in MIRRORS}, {}
