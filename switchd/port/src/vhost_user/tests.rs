@@ -14,6 +14,8 @@ use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+mod protocol;
+
 use super::device::{OFFERED, feature};
 use crate::sys::mapping::Mapping;
 
@@ -35,6 +37,8 @@ const INDIRECT: u16 = 4;
 struct Guest {
     port: VhostUserPort,
     frontend: Frontend,
+    /// The same connection, for what the frontend cannot say.
+    raw: Option<UnixStream>,
     file: OwnedFd,
     memory: Mapping,
     calls: Vec<EventFd>,
@@ -51,7 +55,9 @@ impl Guest {
         let mut ours = Some(ours);
         let connect = move || ours.take().ok_or_else(|| std::io::Error::other("once only"));
         let port = VhostUserPort::start(Peer::Connect(Box::new(connect)), 1, 1500).unwrap();
-        let mut frontend = Frontend::from_stream(UnixStream::from(theirs), 2);
+        let theirs = UnixStream::from(theirs);
+        let raw = Some(theirs.try_clone().unwrap());
+        let mut frontend = Frontend::from_stream(theirs, 2);
         frontend.set_owner().unwrap();
         assert_eq!(frontend.get_features().unwrap() & features, features);
         frontend.set_features(features).unwrap();
@@ -65,6 +71,7 @@ impl Guest {
         let mut guest = Guest {
             port,
             frontend,
+            raw,
             file,
             memory,
             calls: vec![event(), event()],
@@ -74,8 +81,9 @@ impl Guest {
             frames: (0..BURST).map(|_| Frame::default()).collect(),
         };
         guest.share();
+        let base = if features & feature::RING_PACKED == 0 { 0 } else { 0x8000 };
         for ring in 0..2 {
-            guest.start(ring, 0);
+            guest.start(ring, base);
         }
         guest.until_up();
         guest
@@ -539,6 +547,7 @@ fn empty_buffers_and_many_of_them_cost_a_bounded_time() {
 #[test]
 fn a_port_whose_guest_has_gone_has_no_carrier_and_says_so() {
     let mut guest = Guest::new(ALL);
+    guest.raw = None;
     let Guest { frontend, port, arena, frames, .. } = &mut guest;
     let stream = std::mem::replace(frontend, Frontend::from_stream(UnixStream::pair().unwrap().0, 2));
     drop(stream);
