@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 use switchd_tests::links::{FAST, OUT};
-use switchd_tests::{Daemon, Lab, eventually, holds_for};
+use switchd_tests::{Daemon, Lab, Ovs, eventually, holds_for};
 
 #[test]
 fn members_that_do_not_fit_say_why() {
@@ -110,6 +110,60 @@ fn without_a_partner_the_fallback_uses_one_member() {
     switch.works("b0", &["m0", "m1"]);
     rack.ovs.negotiated(&["p0", "p1"]);
     a.reaches(OUT);
+}
+
+/// Holds a tap and joins it to an interface, as a cable would.
+const CABLE: &str = r#"
+import fcntl, os, select, socket, struct, sys
+tap = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(tap, 0x400454CA, struct.pack("16sH22x", sys.argv[1].encode(), 0x1002))
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0x0300)
+wire.setsockopt(263, 23, 1)
+wire.bind((sys.argv[2], 3))
+print("ready", flush=True)
+while True:
+    for ready in select.select([tap, wire], [], [])[0]:
+        try:
+            if ready is wire:
+                os.write(tap, wire.recv(65536))
+            else:
+                wire.send(os.read(tap, 65536))
+        except OSError:
+            pass
+"#;
+
+/// A veth always says 10 Gbit/s; a tap says what it is told to say.
+#[test]
+fn a_member_of_another_speed_is_out_until_it_runs_at_the_same() {
+    let Some(lab) = Lab::open(&["ovs-vswitchd", "ethtool"]) else { return };
+    let (host, rack) = (lab.space("host"), lab.space("rack"));
+    lab.wire((&host, "h0"), (&rack, "p0"));
+    lab.wire((&host, "m1"), (&rack, "p1"));
+    host.ip(&["tuntap", "add", "m0", "mode", "tap"]);
+    let speed = |speed: &str| host.run(&["ethtool", "-s", "m0", "speed", speed, "duplex", "full"]);
+    speed("1000");
+    let cable = host.background(&["python3", "-c", CABLE, "m0", "h0"]);
+    eventually(Duration::from_secs(10), || match cable.stdout().starts_with("ready") {
+        true => Ok(()),
+        false => Err(cable.stderr()),
+    });
+    host.ip(&["link", "set", "m0", "up"]);
+    let ovs = Ovs::start(&lab, &rack, "ovs");
+    ovs.bond(&["p0", "p1"], FAST);
+    let switch = Daemon::start(&lab, &host);
+    // One key for both: by keys alone Open vSwitch, which forms one aggregate only, would choose the other one.
+    switch.do_("bond create b0 --members m0,m1 --mode lacp");
+    switch.do_("bond set b0 key=5");
+    // The faster one is used.
+    switch.works("b0", &["m1"]);
+    switch.out_because("b0", "m0", "speed differs: 1000 ≠ 10000 Mbit/s");
+    // Plugged in again, it runs as fast as the other one.
+    host.ip(&["link", "set", "m0", "down"]);
+    switch.out_because("b0", "m0", "link down");
+    speed("10000");
+    host.ip(&["link", "set", "m0", "up"]);
+    switch.works("b0", &["m0", "m1"]);
+    ovs.negotiated(&["p0", "p1"]);
 }
 
 #[test]

@@ -56,6 +56,25 @@ fn lldpd_and_the_daemon_see_each_other_on_uplinks_and_members() {
             false => Err(format!("lldpd sees {seen}")),
         }
     });
+    // The largest frame is the interface's, at once when it changes (it counts a tag and the checksum).
+    eventually(Duration::from_secs(10), || {
+        let seen = far.attempt(&["lldpcli", "-u", &socket, "-f", "keyvalue", "show", "neighbors", "details"]);
+        match ours.iter().all(|(far, _)| seen.text().contains(&format!("lldp.{far}.port.mfs=1522"))) {
+            true => Ok(()),
+            false => Err(format!("lldpd sees {}", seen.text())),
+        }
+    });
+    for interface in ["up0", "m1"] {
+        host.ip(&["link", "set", interface, "mtu", "9000"]);
+    }
+    eventually(Duration::from_secs(10), || {
+        let seen = far.attempt(&["lldpcli", "-u", &socket, "-f", "keyvalue", "show", "neighbors", "details"]);
+        let sizes = [("eth0", 9022), ("eth1", 1522), ("eth2", 9022)];
+        match sizes.iter().all(|(far, size)| seen.text().contains(&format!("lldp.{far}.port.mfs={size}"))) {
+            true => Ok(()),
+            false => Err(format!("lldpd sees {}", seen.text())),
+        }
+    });
     // Guests hear nothing of it.
     let lldp = guest.frames().into_iter().filter(|frame| frame.get(12..14) == Some(&[0x88, 0xcc])).count();
     assert_eq!(lldp, 0, "LLDP reaches a guest");

@@ -1,7 +1,8 @@
 //! A worker with bonds: members in memory, a wire of our own between two of them.
 
 use super::command::{
-    Bond, BondSettings, BondSnapshot, Command, Key, Member, NetworkConfig, Notice, PortConfig, Snapshot,
+    Bond, BondSettings, BondSnapshot, Command, Key, LinkFacts, Member, NetworkConfig, Notice, PortConfig,
+    Snapshot,
 };
 use super::{Handle, Options, spawn};
 use crossbeam_channel::{Receiver, bounded, unbounded};
@@ -53,8 +54,7 @@ fn member(interface: &str, number: u16, device: Option<&MemoryPort>) -> Member {
         interface: interface.into(),
         number,
         own: vec![MacAddr([2, 0xbb, 0, 0, 0, number as u8])],
-        speed: 1000,
-        full_duplex: true,
+        facts: LinkFacts { speed: 1000, ..LinkFacts::default() },
         carrier: true,
         device: device.map(|device| Box::new(device.clone()) as Box<dyn Port>),
     }

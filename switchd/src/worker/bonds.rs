@@ -4,7 +4,7 @@
 //! other half of an MLAG pair stand as `member:IF`. The dataplane knows which ports belong together, the
 //! machines decide which members take part.
 
-use super::command::{Bond, BondSettings, BondSnapshot, CommandError, Key, Member, Outcome};
+use super::command::{Bond, BondSettings, BondSnapshot, CommandError, Key, LinkFacts, Member, Outcome};
 use super::links::Interface;
 use super::run::Worker;
 use super::table::{Place, PortSlot};
@@ -25,8 +25,7 @@ pub struct MemberSlot {
     pub interface: Key,
     pub number: u16,
     pub own: Vec<MacAddr>,
-    pub speed: u32,
-    pub full_duplex: bool,
+    pub facts: LinkFacts,
 }
 
 pub fn member_name(interface: &str) -> Key {
@@ -87,14 +86,14 @@ impl Worker {
     pub(super) fn add_member(&mut self, bond: &Key, member: Member) -> Outcome {
         let now = self.now();
         let id = self.table.bond_port(bond).ok_or_else(|| CommandError::Unknown(bond.clone()))?;
-        let Member { interface, number, own, speed, full_duplex, carrier, device } = member;
+        let Member { interface, number, own, facts, carrier, device } = member;
         let name = member_name(&interface);
         if self.table.port_names.contains_key(&name) {
             return Err(CommandError::Exists(name));
         }
         let port = self.dataplane.add_member(id, number).map_err(refused)?;
         let mac = own.first().copied().unwrap_or(MacAddr::ZERO);
-        let kept = MemberSlot { interface: interface.clone(), number, own, speed, full_duplex };
+        let kept = MemberSlot { interface: interface.clone(), number, own, facts };
         let slot = PortSlot::new(name.clone(), Place::Member { bond: bond.clone(), is_peer: false }, carrier);
         self.table.insert_port(port, slot);
         if let Some(slot) = self.table.bonds.get_mut(bond) {
@@ -102,7 +101,7 @@ impl Worker {
         }
         self.name_in_captures(port);
         let up = carrier && device.is_some();
-        let interface = Interface { port, interface, mac, mtu: 1500, up, speed, full_duplex };
+        let interface = Interface { port, interface, mac, up, facts };
         let opened = self.open_device(port, device);
         if opened.is_err() {
             self.forget_member(bond, &name, port);
@@ -110,8 +109,46 @@ impl Worker {
         }
         self.links.add_member(now, bond, number, interface);
         self.refresh_own(bond);
+        self.tell_bond_speed(bond);
         self.apply_links(now);
         Ok(())
+    }
+
+    /// What the kernel says of an interface has changed: LACP, LLDP and spanning tree go by it.
+    pub(super) fn set_facts(&mut self, port: &Key, facts: LinkFacts) -> Outcome {
+        let (id, now) = (self.table.port_id(port)?, self.now());
+        let Some(slot) = self.table.port_mut(id) else { return Ok(()) };
+        slot.facts = facts;
+        let bond = match &slot.place {
+            Place::Member { bond, .. } => Some(bond.clone()),
+            _ => None,
+        };
+        self.links.set_facts(now, id, facts);
+        if let Some(bond) = bond {
+            if let Some(slot) = self.table.bonds.get_mut(&bond) {
+                let members = slot.members.iter_mut().chain(&mut slot.peer);
+                let here = |member: &&mut MemberSlot| member_name(&member.interface) == *port;
+                members.filter(here).for_each(|member| member.facts = facts);
+            }
+            self.tell_bond_speed(&bond);
+        }
+        self.apply_links(now);
+        Ok(())
+    }
+
+    /// A bond is as fast as its members together, whether they work or not: a tree that changed its mind
+    /// with each cable would be worse than one that goes by what is meant to be.
+    pub(super) fn bond_facts(&self, bond: &Key) -> LinkFacts {
+        let members = self.table.bonds.get(bond).map_or(&[][..], |slot| &slot.members);
+        let speed = members.iter().fold(0u32, |sum, member| sum.saturating_add(member.facts.speed));
+        LinkFacts { speed, ..LinkFacts::default() }
+    }
+
+    fn tell_bond_speed(&mut self, bond: &Key) {
+        let now = self.now();
+        if let Some(id) = self.table.bond_port(bond) {
+            self.links.set_facts(now, id, self.bond_facts(bond));
+        }
     }
 
     pub(super) fn remove_member(&mut self, bond: &Key, member: &Key) -> Outcome {
@@ -130,7 +167,7 @@ impl Worker {
         let settings = self.table.bonds.get(bond).map(|slot| &slot.settings);
         let settings = settings.ok_or_else(|| CommandError::Unknown(bond.clone()))?;
         let (half, system) = (settings.half.unwrap_or(1), settings.system);
-        let Member { interface, number, own, speed, full_duplex, carrier, device } = member;
+        let Member { interface, number, own, facts, carrier, device } = member;
         let name = member_name(&interface);
         if self.table.port_names.contains_key(&name) {
             return Err(CommandError::Exists(name));
@@ -140,7 +177,7 @@ impl Worker {
         let slot = PortSlot::new(name.clone(), Place::Member { bond: bond.clone(), is_peer: true }, carrier);
         self.table.insert_port(port, slot);
         if let Some(slot) = self.table.bonds.get_mut(bond) {
-            slot.peer = Some(MemberSlot { interface, number, own, speed, full_duplex });
+            slot.peer = Some(MemberSlot { interface, number, own, facts });
         }
         self.name_in_captures(port);
         let opened = self.open_device(port, device);
@@ -171,6 +208,7 @@ impl Worker {
                     slot.peer.take_if(|peer| member_name(&peer.interface) == *name);
                 }
                 self.refresh_own(&bond);
+                self.tell_bond_speed(&bond);
             }
             Some(Place::Uplink { joined, .. }) => {
                 if let Some(bond) = self.table.bond_of(name) {

@@ -22,19 +22,19 @@ fn made_up(network: &str) -> MacAddr {
 
 impl Worker {
     fn interface(&self, id: PortId) -> Option<Interface> {
-        let PortSlot { name, place, .. } = self.table.port(id)?;
+        let PortSlot { name, place, facts, .. } = self.table.port(id)?;
         let mac = match place {
             Place::Guest { network, .. } => made_up(network),
             Place::Uplink { own, .. } => own.first().copied().unwrap_or_else(|| made_up(name)),
             Place::Member { .. } | Place::Station { .. } => return None,
         };
         let interface: Key = name.strip_prefix("uplink:").unwrap_or(name).into();
-        let mtu = match place {
-            Place::Guest { network, .. } => self.table.networks.get(network)?.config.mtu,
-            _ => 1500,
+        let facts = match self.table.bond_of(name) {
+            Some(bond) => self.bond_facts(&bond),
+            None => *facts,
         };
         let up = self.dataplane.link(id);
-        Some(Interface { port: id, interface, mac, mtu, up, speed: 0, full_duplex: true })
+        Some(Interface { port: id, interface, mac, up, facts })
     }
 
     /// After a port was added: an uplink speaks LLDP, a guest's port joins the network's spanning tree.
@@ -55,7 +55,7 @@ impl Worker {
     /// The link of a port, uplink or member changed.
     pub(super) fn tell_link(&mut self, id: PortId, up: bool) {
         let now = self.now();
-        self.links.set_link(now, id, up, 0, true);
+        self.links.set_link(now, id, up);
         self.apply_links(now);
     }
 
@@ -84,7 +84,7 @@ impl Worker {
             let Some(&id) = self.table.port_names.get(&bond_name(name)) else { continue };
             let up = self.dataplane.link(id);
             if std::mem::replace(&mut slot.up, up) != up {
-                self.links.set_link(now, id, up, 0, true);
+                self.links.set_link(now, id, up);
                 told = true;
             }
         }

@@ -47,6 +47,7 @@ pub enum Command {
     AddUplink {
         name: Key,
         own: Vec<MacAddr>,
+        facts: LinkFacts,
         device: Option<Box<dyn Port>>,
     },
     RemoveUplink {
@@ -75,6 +76,11 @@ pub enum Command {
     SetOwn {
         uplink: Key,
         own: Vec<MacAddr>,
+    },
+    /// What the kernel says of an uplink's, member's or guest's interface has changed.
+    SetFacts {
+        port: Key,
+        facts: LinkFacts,
     },
     /// Makes, changes or (`None`) removes the gateway of a NAT network. What stays the same of the egress
     /// keeps its flows.
@@ -270,11 +276,25 @@ pub struct Member {
     /// Counted from 1, stable while the interface is a member.
     pub number: u16,
     pub own: Vec<MacAddr>,
+    pub facts: LinkFacts,
+    pub carrier: bool,
+    pub device: Option<Box<dyn Port>>,
+}
+
+/// What link protocols say of an interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LinkFacts {
+    /// Bytes behind the Ethernet header.
+    pub mtu: u16,
     /// Mbit/s; 0: not known.
     pub speed: u32,
     pub full_duplex: bool,
-    pub carrier: bool,
-    pub device: Option<Box<dyn Port>>,
+}
+
+impl Default for LinkFacts {
+    fn default() -> LinkFacts {
+        LinkFacts { mtu: 1500, speed: 0, full_duplex: true }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,8 +1,8 @@
 //! Commands, carried out between two bursts. One that cannot be carried out changes nothing.
 
 use super::command::{
-    Command, CommandError, Key, Mirror, MirrorSnapshot, NetworkConfig, NetworkSnapshot, Outcome, PortConfig,
-    PortSnapshot, Sink, Snapshot, Wanted,
+    Command, CommandError, Key, LinkFacts, Mirror, MirrorSnapshot, NetworkConfig, NetworkSnapshot, Outcome,
+    PortConfig, PortSnapshot, Sink, Snapshot, Wanted,
 };
 use super::gateway::gateway_name;
 use super::run::Worker;
@@ -44,11 +44,11 @@ impl Worker {
             Command::SetNetwork { name, config } => self.set_network(&name, config),
             Command::RemoveNetwork { name } => self.remove_network(&name),
             Command::AddPort { name, network, config, device } => {
-                self.add_port(name, Place::Guest { network, config }, device)
+                self.add_port(name, Place::Guest { network, config }, LinkFacts::default(), device)
             }
             Command::SetPort { name, config } => self.set_port(&name, config),
-            Command::AddUplink { name, own, device } => {
-                self.add_port(name, Place::Uplink { own, joined: Vec::new() }, device)
+            Command::AddUplink { name, own, facts, device } => {
+                self.add_port(name, Place::Uplink { own, joined: Vec::new() }, facts, device)
             }
             Command::RemovePort { name } | Command::RemoveUplink { name } => self.remove_port(&name),
             Command::JoinUplink { network, uplink, vid } => self.join(network, &uplink, vid),
@@ -56,6 +56,7 @@ impl Worker {
             Command::SetDevice { port, device } => self.set_device(&port, device),
             Command::SetCarrier { port, carrier } => self.set_carrier(&port, carrier),
             Command::SetOwn { uplink, own } => self.set_own(&uplink, own),
+            Command::SetFacts { port, facts } => self.set_facts(&port, facts),
             Command::AddMirror { name, mirror } => self.add_mirror(name, *mirror),
             Command::RemoveMirror { name } => self.remove_mirror(&name),
             Command::FdbAdd { network, mac, vid, port } => {
@@ -152,7 +153,13 @@ impl Worker {
     }
 
     /// A guest's port or an uplink; an uplink's networks join it afterwards.
-    pub(super) fn add_port(&mut self, name: Key, place: Place, device: Option<Box<dyn Port>>) -> Outcome {
+    pub(super) fn add_port(
+        &mut self,
+        name: Key,
+        place: Place,
+        facts: LinkFacts,
+        device: Option<Box<dyn Port>>,
+    ) -> Outcome {
         if self.table.port_names.contains_key(&name) {
             return Err(CommandError::Exists(name));
         }
@@ -165,7 +172,8 @@ impl Worker {
             Place::Member { bond, .. } => return Err(CommandError::Unknown(bond.clone())),
             Place::Station { home, .. } => return Err(CommandError::Unknown(home.clone())),
         };
-        let slot = PortSlot::new(name, place, true);
+        let mut slot = PortSlot::new(name, place, true);
+        slot.facts = facts;
         self.table.insert_port(id, slot);
         self.name_in_captures(id);
         let opened = self.open_device(id, device);

@@ -1,6 +1,8 @@
 //! NAT networks on a worker, with ports in memory: both kinds of egress, services, the move.
 
-use super::command::{Command, Gateway, Key, NetworkConfig, Notice, PortConfig, ServiceFrame, Side};
+use super::command::{
+    Command, Gateway, Key, LinkFacts, NetworkConfig, Notice, PortConfig, ServiceFrame, Side,
+};
 use super::{Handle, Options, spawn_with};
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -56,7 +58,14 @@ impl Bench {
         let port = MemoryPort::new(ALL);
         let device: Option<Box<dyn Port>> = Some(Box::new(port.clone()));
         let name = Key::from("uplink:eth0");
-        self.worker.run(Command::AddUplink { name: name.clone(), own: Vec::new(), device }).unwrap();
+        self.worker
+            .run(Command::AddUplink {
+                name: name.clone(),
+                own: Vec::new(),
+                facts: LinkFacts::default(),
+                device,
+            })
+            .unwrap();
         let network = "egress:eth0".into();
         self.worker.run(Command::JoinUplink { network, uplink: name, vid: None }).unwrap();
         port

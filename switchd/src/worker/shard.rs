@@ -112,9 +112,9 @@ impl Worker {
         let MovedBond { name, settings, kept, members } = bond;
         self.add_bond(name.clone(), Bond { settings, members: Vec::new(), peer: None, kept })?;
         for MovedMember { member, is_peer, slot, counters } in members {
-            let MemberSlot { interface, number, own, speed, full_duplex } = member;
+            let MemberSlot { interface, number, own, facts } = member;
             let PortSlot { name: port, device, carrier, unreadable, kernel_drops, .. } = slot;
-            let member = Member { interface, number, own, speed, full_duplex, carrier, device };
+            let member = Member { interface, number, own, facts, carrier, device };
             match is_peer {
                 true => self.add_peer(&name, member)?,
                 false => self.add_member(&name, member)?,
@@ -192,7 +192,7 @@ impl Worker {
 
     fn put_port(&mut self, moved: Moved) -> Outcome {
         let Moved { slot, counters, shut, bond } = moved;
-        let PortSlot { name, place, device, carrier, unreadable, kernel_drops, .. } = slot;
+        let PortSlot { name, place, device, carrier, facts, unreadable, kernel_drops, .. } = slot;
         let (place, joined) = match place {
             Place::Uplink { own, joined } => (Place::Uplink { own, joined: Vec::new() }, joined),
             guest => (guest, Vec::new()),
@@ -200,7 +200,7 @@ impl Worker {
         match bond {
             Some(bond) => self.put_bond(bond)?,
             None => {
-                self.add_port(name.clone(), place, None)?;
+                self.add_port(name.clone(), place, facts, None)?;
                 let id = self.table.port_id(&name)?;
                 // One device that cannot be watched here must not cost the rest of the shard.
                 if let Err(error) = self.open_device(id, device) {

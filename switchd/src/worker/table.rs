@@ -1,7 +1,7 @@
 //! What a worker owns, by the names that users give and by the indices of the dataplane.
 
 use super::bonds::{BondSlot, bond_name};
-use super::command::{CommandError, Key, NetworkConfig, PortConfig, Wanted};
+use super::command::{CommandError, Key, LinkFacts, NetworkConfig, PortConfig, Wanted};
 use std::collections::HashMap;
 use switchd_capture::{filter::Program, ring::Producer};
 use switchd_dataplane::{MirrorId, NetworkId, PortId};
@@ -37,6 +37,7 @@ pub struct PortSlot {
     pub device: Option<Box<dyn Port>>,
     pub offloads: Offloads,
     pub carrier: bool,
+    pub facts: LinkFacts,
     /// It stopped at its budget, or was reported readable, and is on the ready list.
     pub ready: bool,
     /// It is on the list of ports that are looked at, until this time unless frames come.
@@ -58,6 +59,7 @@ impl PortSlot {
             device: None,
             offloads: Offloads::default(),
             carrier,
+            facts: LinkFacts::default(),
             ready: false,
             polled: false,
             quiet_at: 0,

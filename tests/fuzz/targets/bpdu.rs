@@ -28,7 +28,7 @@ fuzz_target!(|input: &[u8]| {
         match step >> 1 & 3 {
             0 => {
                 links[usize::from(port)] = step & 8 != 0;
-                bridge.set_link(now, port + 1, step & 8 != 0, 0);
+                bridge.set_link(now, port + 1, step & 8 != 0);
             }
             1 => {
                 now += SECOND * u64::from(step >> 3);

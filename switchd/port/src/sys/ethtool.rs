@@ -93,10 +93,10 @@ struct EthtoolCmd {
     reserved: [u32; 2],
 }
 
-/// Speed and duplex of the interface `name` of this thread's namespace; a driver that does not say, or a
-/// link that is down, gives [`Speed::default`].
+/// Speed and duplex of the interface `name` of this thread's namespace; a driver that does not say gives
+/// [`Speed::default`]. Duplex that is not known (a virtual NIC's) is taken for full.
 pub fn speed(name: &str) -> io::Result<Speed> {
-    const FULL: u8 = 1;
+    const HALF: u8 = 0;
     let socket = any_socket()?;
     let mut settings = EthtoolCmd { cmd: ETHTOOL_GSET, ..EthtoolCmd::default() };
     let mut request = libc::ifreq {
@@ -115,5 +115,5 @@ pub fn speed(name: &str) -> io::Result<Speed> {
     // SPEED_UNKNOWN is all ones.
     let mbits = u32::from(settings.speed_hi) << 16 | u32::from(settings.speed);
     let mbits = if mbits == u32::MAX || mbits == u32::from(u16::MAX) { 0 } else { mbits };
-    Ok(Speed { mbits, full_duplex: settings.duplex == FULL })
+    Ok(Speed { mbits, full_duplex: settings.duplex != HALF })
 }

@@ -53,15 +53,20 @@ impl Rstp {
         }
     }
 
-    /// Speed 0: not known, or as before.
-    pub fn set_link(&mut self, now: u64, number: u16, up: bool, speed: u32) {
+    pub fn set_link(&mut self, now: u64, number: u16, up: bool) {
         let Some(port) = self.ports.get_mut(&number) else { return };
-        if speed != 0 && speed != port.config.speed {
-            port.config.speed = speed;
-            port.path_cost = path_cost(speed);
-            (port.reselect, port.selected) = (true, false);
-        }
         port.config.up = up;
+        self.run(now);
+    }
+
+    /// Mbit/s, which the path cost follows from; 0: not known.
+    pub fn set_speed(&mut self, now: u64, number: u16, speed: u32) {
+        let Some(port) = self.ports.get_mut(&number).filter(|port| port.config.speed != speed) else {
+            return;
+        };
+        port.config.speed = speed;
+        port.path_cost = path_cost(speed);
+        (port.reselect, port.selected) = (true, false);
         self.run(now);
     }
 

@@ -6,7 +6,7 @@
 
 use super::Engine;
 use super::errors::hinted;
-use super::means::Opened;
+use super::means::{Facts, Opened};
 use super::target::Backend;
 use super::troubles::Object;
 use crate::broker::{Refused, Role};
@@ -138,6 +138,7 @@ impl Engine {
             let told = self.on_port(port, |uplink| Command::SetOwn { uplink, own });
             self.complain(port, told);
         }
+        self.tell_facts(port);
         // A guard that shut the port opens it again by the same settings.
         if let Some(config) = self.target.ports.get(port).map(|guest| guest.config.clone()) {
             let told = self.on_port(port, |name| Command::SetPort { name, config });
@@ -166,6 +167,18 @@ impl Engine {
         self.complain(port, told);
         if let Some(Some(facts)) = self.standing.facts_mut(port) {
             facts.carrier = carrier;
+        }
+    }
+
+    /// Speed and MTU of an interface of the host, for LACP, LLDP and spanning tree.
+    pub(super) fn tell_facts(&mut self, port: &str) {
+        let named = matches!(
+            self.standing.backend(port),
+            Some((Backend::Uplink { .. } | Backend::Member { .. } | Backend::Netdev { .. }, _))
+        );
+        if let Some(facts) = self.standing.facts(port).map(Facts::link).filter(|_| named) {
+            let told = self.on_port(port, |port| Command::SetFacts { port, facts });
+            self.complain(port, told);
         }
     }
 

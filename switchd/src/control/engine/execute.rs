@@ -7,6 +7,7 @@
 use super::devices::{cannot_open, object_of, port_of};
 use super::errors::{error, hinted};
 use super::live::{Guest, Uplink};
+use super::means::Facts;
 use super::plan::Step;
 use super::target::{Backend, Tape, TapeFile, TapeTo, uplink_port};
 use super::troubles::Object;
@@ -181,7 +182,8 @@ impl Engine {
         let (device, facts) = opened.map(|opened| (opened.device, opened.facts)).unzip();
         let own = facts.as_ref().map(|facts| facts.macs.clone()).unwrap_or_default();
         let name = uplink_port(interface);
-        let command = Command::AddUplink { name: key(&name), own, device };
+        let link = facts.as_ref().map(Facts::link).unwrap_or_default();
+        let command = Command::AddUplink { name: key(&name), own, facts: link, device };
         self.worker(worker, &object, command)?;
         let carrier = facts.as_ref().is_none_or(|facts| facts.carrier);
         let uplink = Uplink { worker, networks: BTreeSet::new(), mtu, facts };

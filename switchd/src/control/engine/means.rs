@@ -8,7 +8,7 @@ use crate::broker::{HostAddress, HostRoute, LinkInfo, ListenRequest, Prefix, Ref
 use crate::config::VhostUser;
 use crate::services::{LeaseRow, ServiceCounters};
 use crate::worker::command::{
-    BondSnapshot, Command, CommandError, FdbRow, FlowRow, Key, NeighborRow, Outcome, Snapshot,
+    BondSnapshot, Command, CommandError, FdbRow, FlowRow, Key, LinkFacts, NeighborRow, Outcome, Snapshot,
 };
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -38,6 +38,17 @@ pub struct Facts {
     /// Mbit/s; 0: not known.
     pub speed: u32,
     pub full_duplex: bool,
+}
+
+impl Facts {
+    /// What link protocols go by. No device: nothing is known.
+    pub fn link(&self) -> LinkFacts {
+        let mtu = u16::try_from(self.mtu).unwrap_or(u16::MAX);
+        match self.index {
+            0 => LinkFacts::default(),
+            _ => LinkFacts { mtu, speed: self.speed, full_duplex: self.full_duplex || self.speed == 0 },
+        }
+    }
 }
 
 pub trait Broker: Send {

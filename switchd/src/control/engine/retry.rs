@@ -332,19 +332,21 @@ impl Engine {
                 self.tell_outsides(interface);
             }
             self.follow_address(&port, link);
-            if link.carrier && !facts.carrier && member_interface(&port).is_some() {
-                self.follow_speed(interface, (facts.speed, facts.full_duplex));
+            if link.carrier && !facts.carrier {
+                self.follow_speed(&port, interface);
             }
         }
     }
 
-    /// A cable that was plugged again may run at another speed, and a member's key says which.
-    fn follow_speed(&mut self, interface: &str, before: (u32, bool)) {
-        match self.means.broker.link(interface) {
-            Ok(link) if link.speed != 0 && (link.speed, link.full_duplex) != before => {
-                self.renew_member(interface);
-            }
-            _ => {}
+    /// A cable that was plugged again may run at another speed: a member's key says which, and a spanning
+    /// tree's path cost.
+    fn follow_speed(&mut self, port: &str, interface: &str) {
+        let Ok(link) = self.means.broker.link(interface) else { return };
+        let Some(Some(facts)) = self.standing.facts_mut(port) else { return };
+        // A driver that does not say says nothing new.
+        if link.speed != 0 && (facts.speed, facts.full_duplex) != (link.speed, link.full_duplex) {
+            (facts.speed, facts.full_duplex) = (link.speed, link.full_duplex);
+            self.tell_facts(port);
         }
     }
 
@@ -371,6 +373,7 @@ impl Engine {
         let Some(mac) = link.mac.filter(|mac| facts.macs.first() != Some(mac)) else {
             if resized {
                 self.look_around(port);
+                self.tell_facts(port);
             }
             return;
         };

@@ -72,9 +72,8 @@ impl Engine {
         let member = Member {
             interface: key(interface),
             number,
+            facts: known.link(),
             own: known.macs,
-            speed: known.speed,
-            full_duplex: known.full_duplex,
             carrier: known.carrier,
             device,
         };
@@ -156,21 +155,6 @@ impl Engine {
         }
         self.troubles.clear(&object);
         Ok(())
-    }
-
-    /// A member's speed is another one now: it is a member anew, as its key changes with it.
-    pub(super) fn renew_member(&mut self, interface: &str) {
-        let Some((bond, standing)) = self.standing.bond_of(interface) else { return };
-        let (bond, mtu) = (bond.clone(), standing.mtu);
-        if standing.team.peer.as_deref() == Some(interface) {
-            return;
-        }
-        let renewed = self
-            .remove_member(&bond, interface)
-            .and_then(|()| self.add_member(&bond, interface, mtu, Mode::Lenient));
-        if let Err(error) = renewed {
-            self.trouble_with(Object::Bond(bond), &error);
-        }
     }
 
     /// After a change: numbers of what is a member no more, and what is kept of bonds that are no more.

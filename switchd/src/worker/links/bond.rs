@@ -54,7 +54,7 @@ fn port_number(settings: &BondSettings, number: u16) -> u16 {
 }
 
 fn link(interface: &Interface) -> Link {
-    Link { up: interface.up, speed: interface.speed, full_duplex: interface.full_duplex }
+    Link { up: interface.up, speed: interface.facts.speed, full_duplex: interface.facts.full_duplex }
 }
 
 impl Bond {

@@ -51,8 +51,8 @@ impl Bridge {
             number,
             mac: self.mac,
             up: interface.up,
-            speed: interface.speed,
-            point_to_point: interface.full_duplex,
+            speed: interface.facts.speed,
+            point_to_point: interface.facts.full_duplex,
             edge: false,
         };
         self.rstp.add_port(now, config);
@@ -72,9 +72,17 @@ impl Bridge {
         self.ports.values().map(|port| port.id).collect()
     }
 
-    pub fn set_link(&mut self, now: u64, port: PortId, up: bool, speed: u32, outputs: &mut Outputs) {
+    pub fn set_link(&mut self, now: u64, port: PortId, up: bool, outputs: &mut Outputs) {
         if let Some(number) = self.number(port) {
-            self.rstp.set_link(now, number, up, speed);
+            self.rstp.set_link(now, number, up);
+            self.drain(outputs);
+        }
+    }
+
+    /// Mbit/s, which the path cost follows from.
+    pub fn set_speed(&mut self, now: u64, port: PortId, speed: u32, outputs: &mut Outputs) {
+        if let Some(number) = self.number(port) {
+            self.rstp.set_speed(now, number, speed);
             self.drain(outputs);
         }
     }

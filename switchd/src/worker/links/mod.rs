@@ -12,7 +12,7 @@ mod bridge;
 #[cfg(test)]
 mod tests;
 
-use super::command::{BondSettings, BondSnapshot, Key, NeighborRow, Notice};
+use super::command::{BondSettings, BondSnapshot, Key, LinkFacts, NeighborRow, Notice};
 use bond::Bond;
 use bridge::Bridge;
 use std::collections::{BTreeMap, VecDeque};
@@ -28,12 +28,9 @@ pub struct Interface {
     pub interface: Key,
     /// Source of our frames.
     pub mac: MacAddr,
-    pub mtu: u16,
     /// Carrier and a device.
     pub up: bool,
-    /// Mbit/s; 0: not known.
-    pub speed: u32,
-    pub full_duplex: bool,
+    pub facts: LinkFacts,
 }
 
 /// What the machines want done.
@@ -208,7 +205,7 @@ impl LinkMachines {
             system_name: self.host.name.clone(),
             system_description: self.host.description.clone(),
             aggregation: member.map(inside),
-            mtu: interface.mtu,
+            mtu: interface.facts.mtu,
         }
     }
 
@@ -251,25 +248,40 @@ impl LinkMachines {
         }
     }
 
-    /// Of a member, uplink or bridge port. Speed 0: not known, or as before.
-    pub fn set_link(&mut self, now: u64, port: PortId, up: bool, speed: u32, full_duplex: bool) {
+    /// Of a member, uplink or bridge port.
+    pub fn set_link(&mut self, now: u64, port: PortId, up: bool) {
         for bridge in self.bridges.values_mut() {
-            bridge.set_link(now, port, up, speed, &mut self.outputs);
+            bridge.set_link(now, port, up, &mut self.outputs);
         }
         let Some(speaker) = self.speakers.get_mut(&port) else { return };
-        let interface = &mut speaker.interface;
-        interface.up = up;
-        if speed != 0 {
-            (interface.speed, interface.full_duplex) = (speed, full_duplex);
-        }
-        let interface = interface.clone();
-        let member = speaker.member.clone();
+        speaker.interface.up = up;
         speaker.agent.set_link(now, up);
         self.drain_agent(port);
-        if let Some((bond, number)) = member
-            && let Some(bond) = self.bonds.get_mut(&bond)
-        {
-            bond.set_link(now, number, &interface, &mut self.outputs);
+        self.tell_bond(now, port);
+    }
+
+    /// Speed or MTU of a member, uplink or bridge port are other ones.
+    pub fn set_facts(&mut self, now: u64, port: PortId, facts: LinkFacts) {
+        for bridge in self.bridges.values_mut() {
+            bridge.set_speed(now, port, facts.speed, &mut self.outputs);
+        }
+        let Some(speaker) = self.speakers.get_mut(&port) else { return };
+        speaker.interface.facts = facts;
+        let (interface, member) = (speaker.interface.clone(), speaker.member.clone());
+        let announcement = self.announcement(&interface, member.as_ref());
+        if let Some(speaker) = self.speakers.get_mut(&port) {
+            speaker.agent.announce(now, announcement);
+        }
+        self.drain_agent(port);
+        self.tell_bond(now, port);
+    }
+
+    /// A member's bond goes by its interface.
+    fn tell_bond(&mut self, now: u64, port: PortId) {
+        let Some(speaker) = self.speakers.get(&port) else { return };
+        let Some((bond, number)) = &speaker.member else { return };
+        if let Some(bond) = self.bonds.get_mut(bond) {
+            bond.set_link(now, *number, &speaker.interface, &mut self.outputs);
             self.announce_members(now);
         }
     }

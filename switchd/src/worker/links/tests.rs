@@ -1,7 +1,7 @@
 //! Two hosts of machines on a virtual clock, joined port by port.
 
 use super::{Interface, LinkMachines, Output};
-use crate::worker::command::{BondSettings, Key, Notice};
+use crate::worker::command::{BondSettings, Key, LinkFacts, Notice};
 use std::collections::{BTreeMap, VecDeque};
 use switchd_dataplane::{BondConfig, BondMode, NetworkId, PortId, TrapKind, Trapped};
 use switchd_wire::MacAddr;
@@ -28,10 +28,8 @@ fn interface(port: u32) -> Interface {
         port: PortId(port),
         interface: format!("eth{port}").into(),
         mac: MacAddr([2, 0, 0, 1, 0, port as u8]),
-        mtu: 1500,
         up: true,
-        speed: 10_000,
-        full_duplex: true,
+        facts: LinkFacts { speed: 10_000, ..LinkFacts::default() },
     }
 }
 
@@ -130,7 +128,7 @@ impl World {
     }
 
     fn link(&mut self, host: usize, port: u32, up: bool) {
-        self.hosts[host].set_link(self.now, PortId(port), up, 0, true);
+        self.hosts[host].set_link(self.now, PortId(port), up);
         self.drain(host);
     }
 
@@ -167,6 +165,30 @@ fn a_pulled_member_is_out_at_once_with_its_reason() {
     world.link(0, 2, false);
     assert!(!world.hosts[0].bonds(world.now)[0].up);
     assert_eq!(world.told("bond.down"), 1);
+}
+
+#[test]
+fn a_member_whose_speed_becomes_another_one_is_out_with_its_reason() {
+    let mut world = World::bonded();
+    // Without a key that is set it follows from the speed.
+    for host in 0..2 {
+        let settings = BondSettings { key: None, ..settings(host as u8 + 1, BondMode::Lacp) };
+        world.hosts[host].set_bond(world.now, &"b0".into(), &settings);
+        world.drain(host);
+    }
+    world.run_for(6);
+    assert_eq!(world.members[&(0, 2)], (true, true));
+    let slow = LinkFacts { speed: 1000, ..interface(2).facts };
+    world.hosts[0].set_facts(world.now, PortId(2), slow);
+    world.drain(0);
+    world.run_for(6);
+    assert_eq!((world.members[&(0, 1)], world.members[&(0, 2)]), ((true, true), (false, false)));
+    let reason = |world: &World| world.hosts[0].bonds(world.now)[0].members[1].reason.clone();
+    assert_eq!(reason(&world).as_deref(), Some("speed differs: 1000 ≠ 10000 Mbit/s"));
+    world.hosts[0].set_facts(world.now, PortId(2), interface(2).facts);
+    world.drain(0);
+    world.run_for(6);
+    assert_eq!((world.members[&(0, 2)], reason(&world)), ((true, true), None));
 }
 
 #[test]

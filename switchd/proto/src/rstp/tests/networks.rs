@@ -186,6 +186,6 @@ fn bridges_of_different_speed_prefer_the_cheaper_way() {
     assert_eq!(b.root(), (a.bridge_id(), 2000, Some(2)));
     assert_eq!(b.port(1).unwrap().role, Role::Alternate);
     // The better link slows down while it is up.
-    b.set_link(0, 2, true, 10);
+    b.set_speed(0, 2, 10);
     assert_eq!(b.root().2, Some(1));
 }

@@ -216,9 +216,9 @@ fn an_idle_bridge_without_links_has_no_timer() {
     let mut bridge = bridge(1);
     bridge.add_port(0, super::PortConfig { up: false, ..port(1) });
     assert_eq!(bridge.poll_timeout(), None);
-    bridge.set_link(0, 1, true, 0);
+    bridge.set_link(0, 1, true);
     assert_eq!(bridge.poll_timeout(), Some(SECOND));
-    bridge.set_link(0, 1, false, 0);
+    bridge.set_link(0, 1, false);
     assert_eq!(bridge.poll_timeout(), None);
     assert_eq!(bridge.port(1).unwrap().role, Role::Disabled);
     assert!(!bridge.add_port(0, port(1)), "a number is given once");

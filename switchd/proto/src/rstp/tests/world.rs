@@ -67,7 +67,7 @@ impl World {
     pub fn set(&mut self, index: usize, up: bool) {
         self.links[index].up = up;
         for (bridge, number) in self.links[index].ends {
-            self.bridges[bridge].set_link(self.now, number, up, 0);
+            self.bridges[bridge].set_link(self.now, number, up);
             self.drain(bridge);
         }
         self.check();

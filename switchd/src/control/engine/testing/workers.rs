@@ -44,6 +44,7 @@ pub struct FakePort {
     pub device: bool,
     pub carrier: bool,
     pub own: Vec<MacAddr>,
+    pub facts: LinkFacts,
 }
 
 impl FakeWorker {
@@ -75,6 +76,7 @@ impl FakeWorker {
             device: member.device.is_some(),
             carrier: member.carrier,
             own: member.own,
+            facts: member.facts,
         };
         self.add_port(format!("member:{}", member.interface).as_str().into(), port)
     }
@@ -105,11 +107,12 @@ impl FakeWorker {
             Command::AddPort { name, network, config, device } => {
                 let networks = BTreeMap::from([(network.to_string(), None)]);
                 let (device, config) = (device.is_some(), Some(config));
-                self.add_port(name, FakePort { networks, config, device, carrier: true, own: Vec::new() })
+                let (own, facts) = (Vec::new(), LinkFacts::default());
+                self.add_port(name, FakePort { networks, config, device, carrier: true, own, facts })
             }
-            Command::AddUplink { name, own, device } => {
+            Command::AddUplink { name, own, facts, device } => {
                 let (networks, device) = (BTreeMap::new(), device.is_some());
-                self.add_port(name, FakePort { networks, config: None, device, carrier: true, own })
+                self.add_port(name, FakePort { networks, config: None, device, carrier: true, own, facts })
             }
             Command::SetPort { name, config } => {
                 self.port(&name)?.config = Some(config);
@@ -156,6 +159,10 @@ impl FakeWorker {
             }
             Command::SetOwn { uplink, own } => {
                 self.port(&uplink)?.own = own;
+                Ok(())
+            }
+            Command::SetFacts { port, facts } => {
+                self.port(&port)?.facts = facts;
                 Ok(())
             }
             Command::AddMirror { name, mirror } => {
@@ -247,6 +254,7 @@ impl FakeWorker {
                     device: false,
                     carrier: true,
                     own: Vec::new(),
+                    facts: LinkFacts::default(),
                 };
                 self.add_port(uplink.as_str().into(), port)?;
                 let Bond { settings, members, peer, kept } = *bond;

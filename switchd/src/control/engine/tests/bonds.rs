@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::broker::messages::Notice;
-use crate::worker::command::{self, BondSnapshot, MemberSnapshot};
+use crate::worker::command::{self, BondSnapshot, LinkFacts, MemberSnapshot};
 use std::time::Duration;
 use switchd_api::reply::ErrorCode;
 
@@ -103,6 +103,30 @@ fn a_cable_that_is_pulled_is_told_to_the_worker() {
     assert!(!engine.bond("b0").unwrap().links[0].carrier);
     engine.on_broker_notice(link("eth0", true, false));
     assert!(world.state().workers[0].ports["member:eth0"].carrier);
+}
+
+#[test]
+fn what_the_kernel_says_of_a_member_is_told_to_the_worker_and_again_when_it_changes() {
+    let (world, mut engine) = up(1);
+    let facts = |world: &World| world.state().workers[0].ports["member:eth0"].facts;
+    assert_eq!(facts(&world), LinkFacts { mtu: 1500, speed: 10_000, full_duplex: true });
+    // Plugged again, it runs slower; then its MTU is set.
+    world.get().speed = 1000;
+    engine.on_broker_notice(link("eth0", false, false));
+    assert_eq!(facts(&world).speed, 10_000, "without a link there is no speed");
+    engine.on_broker_notice(link("eth0", true, false));
+    assert_eq!(facts(&world).speed, 1000);
+    let mut resized = link("eth0", true, false);
+    if let Notice::Link { mtu, .. } = &mut resized {
+        *mtu = 9000;
+    }
+    engine.on_broker_notice(resized);
+    assert_eq!(facts(&world), LinkFacts { mtu: 9000, speed: 1000, full_duplex: true });
+    // A driver that does not say says nothing new.
+    world.get().speed = 0;
+    engine.on_broker_notice(link("eth0", false, false));
+    engine.on_broker_notice(link("eth0", true, false));
+    assert_eq!(facts(&world).speed, 1000);
 }
 
 #[test]
