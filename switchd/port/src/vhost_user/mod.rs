@@ -7,9 +7,10 @@
 //!        └── kick eventfds ──► epoll ──► worker: port.receive/flush ──┘──► call eventfds
 //! ```
 //! - `session` connects (or accepts) for ever, on a thread of its own, and answers the protocol's messages
-//!   (`handshake`) with the `vhost` crate.
-//! - `device` is what was agreed; `split` reads and writes rings; `memory` turns guest addresses into
-//!   mappings; `port` is what a worker holds.
+//!   (`handshake`) with the `vhost` crate, and by itself those that the crate does not know (`control`).
+//! - `device` is what was agreed; `ring` reads and writes rings, `split` or `packed`; `memory` turns guest
+//!   addresses into mappings; `log` notes what was written while a guest migrates, and `inflight` is the file
+//!   of chains under way; `port` is what a worker holds, with `take` and `deliver` for the two directions.
 //!
 //! **What a guest may do wrong** (see [`split::Fault`]) costs its own connection: the reason is shown, and the
 //! next one is tried after a second. A monitor holds the kick and call descriptors too. The kick is only
@@ -17,11 +18,10 @@
 //! O_NONBLOCK. That flag is shared with the monitor: one that takes it away again, and fills its own
 //! eventfd, stops the worker. Against a broken-into monitor (not a guest) this is the limit of this form.
 //!
-//! **Reconnects.** Chains are handled in order and completely within a burst, so the used index tells where
-//! to go on: nothing is in flight between two bursts, and no inflight file is needed.
+//! **Reconnects.** Chains are handled in order and completely within a burst, so the used index of a split
+//! ring, or the record that `packed` keeps, tells where to go on: nothing is in flight between two bursts.
 //!
-//! Left out: packed rings, dirty logging for live migration, postcopy. Frames are copied twice between two
-//! guests, through the worker's arena.
+//! Left out: postcopy, an IOMMU, requests of ours to the monitor (there is nothing to ask).
 
 mod control;
 mod deliver;
