@@ -373,7 +373,7 @@ impl Split {
         for &head in heads {
             self.give_back(head, 0);
         }
-        (self.next, self.seen) = (self.returned, self.returned);
+        (self.next, self.seen, self.ahead) = (self.returned, self.returned, self.returned);
         self.publish();
     }
 
