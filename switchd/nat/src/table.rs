@@ -293,4 +293,47 @@ mod tests {
         assert_eq!(size_of::<Session>(), 64);
         assert!(size_of::<Cold>() <= 64);
     }
+
+    thread_local! {
+        static ASKED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+
+    #[test]
+    fn a_table_asks_for_huge_pages_once_it_is_large() {
+        let asked = || ASKED.take();
+        let silences = Silences::new(&crate::config::Timeouts::default());
+        let mut table = Table::new(LARGE as u32 + 1, Hasher::new(&mut crate::hash::Random::new(3)), silences);
+        table.advise_by(|_, bytes| ASKED.set(ASKED.get() + bytes));
+        let mut list = List::default();
+        let mut fill = |table: &mut Table, to: usize| {
+            while table.hot.len() < to {
+                let session = Session {
+                    inside: table.hot.len() as u128,
+                    remote: 1,
+                    bytes: 0,
+                    inside_port: 1,
+                    outside_port: 1,
+                    remote_port: 1,
+                    protocol: 17,
+                    outside: 0,
+                    last: 0,
+                    packets: 0,
+                    mac: MacAddr::ZERO,
+                    state: State::UdpOpen,
+                    flags: LIVE,
+                };
+                table.add(session, 0, 0, 0, &mut list);
+            }
+        };
+        fill(&mut table, LARGE - 1);
+        assert_eq!(asked(), 0);
+        fill(&mut table, LARGE);
+        let all = table.hot.capacity() * size_of::<Session>() + table.index.memory().1;
+        assert_eq!(asked(), all);
+        fill(&mut table, LARGE + 1);
+        assert_eq!(asked(), 0, "once is enough");
+        // More room is other memory.
+        table.reserve(4 * LARGE as u32);
+        assert!(asked() > all);
+    }
 }
