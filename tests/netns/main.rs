@@ -34,4 +34,5 @@ mod traffic;
 mod vhost;
 mod vhost_hostile;
 mod vhost_pairs;
+mod vhost_pressure;
 mod vm;

@@ -18,25 +18,38 @@ fn path(folder: &Path, name: &str) -> String {
 struct Variant {
     driver: &'static str,
     length: &'static str,
+    /// Of each ring.
+    size: u16,
+    queues: u8,
     more: &'static [&'static str],
 }
 
+const PLAIN: Variant = Variant { driver: "", length: "64", size: 256, queues: 2, more: &[] };
+/// Frames of 8,900 bytes.
+const LARGE: &[&str] = &["--mbuf-size=9500", "--max-pkt-len=9018"];
+
 const VARIANTS: &[Variant] = &[
-    Variant { driver: "", length: "64", more: &[] },
-    Variant { driver: "", length: "1514", more: &[] },
-    Variant { driver: "", length: "700,500", more: &[] },
-    Variant { driver: ",mrg_rxbuf=0", length: "1514", more: &[] },
-    Variant { driver: ",in_order=1", length: "64", more: &[] },
-    Variant { driver: ",mrg_rxbuf=0,in_order=1", length: "300", more: &[] },
-    Variant { driver: ",queues=2", length: "64", more: &["--rxq=2", "--txq=2"] },
+    PLAIN,
+    Variant { length: "1514", ..PLAIN },
+    Variant { length: "700,500", ..PLAIN },
+    Variant { length: "8900", more: LARGE, ..PLAIN },
+    Variant { driver: ",mrg_rxbuf=0", length: "1514", ..PLAIN },
+    Variant { driver: ",in_order=1", ..PLAIN },
+    Variant { driver: ",mrg_rxbuf=0,in_order=1", length: "300", ..PLAIN },
+    Variant { driver: ",queues=2", more: &["--rxq=2", "--txq=2"], ..PLAIN },
+    Variant { driver: ",queues=8", queues: 8, size: 1024, more: &["--rxq=8", "--txq=8"], ..PLAIN },
+    Variant { driver: ",packed_vq=1", ..PLAIN },
+    Variant { driver: ",packed_vq=1,mrg_rxbuf=0", length: "1514", ..PLAIN },
+    Variant { driver: ",packed_vq=1,in_order=1", length: "700,500", ..PLAIN },
+    Variant { driver: ",packed_vq=1,queues=2", more: &["--rxq=2", "--txq=2"], ..PLAIN },
 ];
 
 /// Two guests' NICs in one testpmd, each sending the other's frames back.
 fn generator(host: &Space, name: &str, one: &str, two: &str, variant: &Variant) -> Background {
-    let Variant { driver, length, more } = variant;
+    let Variant { driver, length, size, more, .. } = variant;
     let vdev = |number: u8, socket: &str, server: u8| {
         format!(
-            "--vdev=net_virtio_user{number},path={socket},mac=02:00:00:00:00:0{},queue_size=256,server={server}{driver}",
+            "--vdev=net_virtio_user{number},path={socket},mac=02:00:00:00:00:0{},queue_size={size},server={server}{driver}",
             1 - number
         )
     };
@@ -52,7 +65,7 @@ fn generator(host: &Space, name: &str, one: &str, two: &str, variant: &Variant) 
         "--no-telemetry",
         "--no-huge",
         "-m",
-        "256",
+        "320",
         &first,
         &second,
         "--",
@@ -62,7 +75,7 @@ fn generator(host: &Space, name: &str, one: &str, two: &str, variant: &Variant) 
         "--burst=32",
         "-i",
         "--no-lsc-interrupt",
-        "--total-num-mbufs=8192",
+        "--total-num-mbufs=20000",
     ];
     words.extend_from_slice(more);
     let mut command = host.command(&words);
@@ -81,10 +94,12 @@ fn testpmd_behind_both_kinds_of_socket_loses_no_frame() {
     let host = lab.space("host");
     let switch = Daemon::start(&lab, &host);
     switch.do_("network create lab --kind isolated");
+    switch.do_("network set lab mtu=9000");
     let (one, two) = (path(lab.folder(), "vh0"), path(lab.folder(), "vh1"));
     for variant in VARIANTS {
-        switch.do_(&format!("port attach lab a --vhost-user {one} --server --queues 2"));
-        let said = switch.do_(&format!("port attach lab b --vhost-user {two} --queues 2")).text();
+        switch.do_(&format!("port attach lab a --vhost-user {one} --server --queues {}", variant.queues));
+        let said =
+            switch.do_(&format!("port attach lab b --vhost-user {two} --queues {}", variant.queues)).text();
         assert!(said.contains("memory-backend-memfd") && said.contains(&two), "{said}");
         assert!(switch.port("b")["reason"].as_str().is_some_and(|reason| reason.contains("vh1")));
         let mut generator = generator(&host, &lab.name("gen"), &one, &two, variant);
@@ -128,9 +143,13 @@ fn testpmd_behind_both_kinds_of_socket_loses_no_frame() {
 
 /// Boots a guest whose chardev has these options.
 fn boot(host: &Space, chardev: &str, mac: &str, address: &str, target: &str) -> Background {
+    boot_with(host, chardev, mac, &format!("ip={address} ping={target}"))
+}
+
+/// Boots a guest with these words for its init.
+pub fn boot_with(host: &Space, chardev: &str, mac: &str, words: &str) -> Background {
     let image = image();
-    let append =
-        format!("console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable ip={address} ping={target}");
+    let append = format!("console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable {words}");
     host.background(&[
         "qemu-system-x86_64",
         "-M",
