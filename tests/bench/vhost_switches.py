@@ -32,6 +32,9 @@ BURSTS = 8
 def hugepages():
     before = HUGEPAGES.read_text().strip()
     HUGEPAGES.write_text(str(max(HUGEPAGES_WANTED, int(before))))
+    if int(HUGEPAGES.read_text()) < HUGEPAGES_WANTED:
+        HUGEPAGES.write_text(before)
+        raise RuntimeError(f"there is no room for {HUGEPAGES_WANTED} huge pages")
     if not os.path.ismount("/dev/hugepages"):
         pathlib.Path("/dev/hugepages").mkdir(exist_ok=True)
         sh("mount", "-t", "hugetlbfs", "none", "/dev/hugepages")
