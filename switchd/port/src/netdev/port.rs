@@ -19,10 +19,9 @@ use switchd_wire::{Frame, VnetHeader};
 
 /// As for a tap: the burst's superframes are to be sent while they are in the cache.
 const BYTE_BUDGET: usize = 256 * 1024;
-/// Frames asked for in one system call: few when superframes come, as the call itself cannot stop at a budget
-/// of bytes; of small ones twice as many as came last, for every one asked for costs something.
+/// Frames asked for in one system call: many small ones, few when superframes come, as the call itself
+/// cannot stop at a budget of bytes.
 const MANY: usize = 32;
-const SOME: usize = 8;
 const FEW: usize = 4;
 /// A mean length above which a call's frames count as superframes.
 const SUPERFRAME: usize = 8 * 1024;
@@ -157,11 +156,10 @@ impl Port for NetdevPort {
             }
             slot += count;
             bytes += chunk_bytes;
-            self.chunk = if chunk_bytes > count * SUPERFRAME { FEW } else { (2 * count).clamp(SOME, MANY) };
-            // A short call is no proof of an empty queue (it also ends before a frame that the kernel has to
-            // throw away), so only EAGAIN says that there is no more. But short frames are handled first: under
-            // load there are new ones by then, and the question that is answered EAGAIN is saved.
-            if bytes >= BYTE_BUDGET || count < want && self.chunk != FEW {
+            self.chunk = if chunk_bytes > count * SUPERFRAME { FEW } else { MANY };
+            // A short burst is no proof of an empty queue (it also ends before a frame that the kernel has to
+            // throw away), so only EAGAIN ends the loop early.
+            if bytes >= BYTE_BUDGET {
                 break;
             }
         }
