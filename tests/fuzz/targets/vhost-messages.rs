@@ -99,6 +99,8 @@ fuzz_target!(|bytes: &[u8]| WORLD.with_borrow_mut(|(arena, frames)| {
         port.send(&mut frame, arena);
         let flushed = port.flush(arena);
         assert!(flushed.accepted + flushed.full + flushed.refused <= 1);
+        arena.end();
+        port.burst_done();
     };
     while !input.0.is_empty() {
         let kind = input.byte();

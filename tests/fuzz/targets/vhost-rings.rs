@@ -143,7 +143,8 @@ fn run(world: &mut World, mut input: Input) {
     let mut port = port(file.as_fd(), &guest).expect("a mapping").expect("sound rings");
     while !input.0.is_empty() {
         let ring = RINGS[usize::from(input.byte() & 1)];
-        match input.byte() % 8 {
+        let step = input.byte();
+        match step % 8 {
             0..3 => {
                 let at = usize::from(input.byte());
                 let at = if at & 0x80 == 0 { ring[0] + 16 * (at % usize::from(size)) } else { 16 * at };
@@ -155,8 +156,8 @@ fn run(world: &mut World, mut input: Input) {
                 let (head, index) = (input.word(), get(file, ring[1] + 2));
                 let head = if head & 0x100 == 0 { head % size } else { head };
                 put(file, ring[1] + 4 + 2 * usize::from(index % size), &head.to_le_bytes());
-                let step = if head & 0x600 == 0x600 { 0x101 } else { 1 };
-                put(file, ring[1] + 2, &index.wrapping_add(step).to_le_bytes());
+                let by = if head & 0x600 == 0x600 { 0x101 } else { 1 };
+                put(file, ring[1] + 2, &index.wrapping_add(by).to_le_bytes());
             }
             5 => {
                 let (at, count) = (usize::from(input.word()) % LEN, usize::from(input.byte()) % 64);
@@ -168,12 +169,22 @@ fn run(world: &mut World, mut input: Input) {
                 let dead = fault(&port).is_some();
                 let received = port.receive(frames, arena);
                 assert!(!dead || received.frames == 0, "a port that was closed receives");
-                assert!(fault(&port).is_none() || !port.carrier());
-                for frame in &frames[..received.frames] {
+                for frame in &mut frames[..received.frames] {
                     sound(frame);
                     let mut whole = vec![0; frame.len()];
                     assert!(frame.copy_out(&&*arena, 0, &mut whole).is_ok(), "a frame without its bytes");
+                    // To the guest it came from: from its memory into its memory.
+                    if step & 8 != 0 {
+                        port.send(frame, arena);
+                    }
                 }
+                port.flush(arena);
+                arena.end();
+                port.burst_done();
+                if received.frames == 0 && !received.more && step & 16 != 0 {
+                    port.arm();
+                }
+                assert!(fault(&port).is_none() || !port.carrier());
             }
             _ => {
                 arena.begin();
@@ -189,6 +200,8 @@ fn run(world: &mut World, mut input: Input) {
                     queued += u64::from(port.send(&mut frame, arena) == Sent::Queued);
                 }
                 let flushed = port.flush(arena);
+                arena.end();
+                port.burst_done();
                 assert_eq!(
                     flushed.accepted + flushed.full + flushed.refused,
                     queued,
