@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes a guest for QEMU in a folder: vmlinuz (Debian's cloud kernel) and initrd.gz (busybox, virtio_net).
-# usage: guest.sh FOLDER. The guest reads `ip=A/LEN` and `ping=B` from its command line, and answers pings; what
-# comes to its TCP port 7 it sends back.
+# usage: guest.sh FOLDER. The guest reads `ip=A/LEN` (or `ip=dhcp`) and `ping=B` from its command line, and answers
+# pings; what comes to its TCP port 7 it sends back. With `get=ADDRESS/PORT/BYTES` it asks a server of talk.py for
+# a file and tells its digest; with `echo=A` it sends 3 MB to port 7 of A and tells whether the same comes back.
 set -eu
 out=$1
 [ -s "$out/vmlinuz" ] && [ "$out/initrd.gz" -nt "$0" ] && exit 0
@@ -41,17 +42,41 @@ for word in $($b cat /proc/cmdline); do
     case $word in
     ip=*) address=${word#ip=} ;;
     ping=*) target=${word#ping=} ;;
+    get=*) get=${word#get=} ;;
+    echo=*) echo=${word#echo=} ;;
     esac
 done
 $b ip link set lo up
-$b ip address add "$address" dev eth0
 $b ip link set eth0 up
+if [ "$address" = dhcp ]; then
+    $b udhcpc -i eth0 -n -q -t 10 -s /bin/leased || echo "NO LEASE"
+else
+    $b ip address add "$address" dev eth0
+fi
 echo "GUEST READY $address"
 while :; do $b nc -l -p 7 -e $b cat; done &
+if [ -n "${get-}" ]; then
+    server=${get%%/*} rest=${get#*/}
+    echo "get ${rest#*/}" | $b nc -w 20 "$server" "${rest%%/*}" | $b sha256sum | $b sed 's/^/GOT /'
+fi
+if [ -n "${echo-}" ]; then
+    $b head -c 3000000 /dev/urandom >/sent
+    until $b ping -c 1 -W 1 "$echo" >/dev/null; do $b sleep 1; done
+    $b nc -w 5 "$echo" 7 </sent >/back
+    $b cmp /sent /back && echo "ECHO the same" || echo "ECHO other"
+fi
 $b ping -c 100000 -i 1 "$target"
 $b poweroff -f
 INIT
-chmod +x root/init
+cat >root/bin/leased <<'LEASED'
+#!/bin/sh
+b=/bin/busybox
+[ "$1" = bound ] || exit 0
+$b ip address add "$ip/$mask" dev "$interface"
+[ -z "$router" ] || $b ip route add default via ${router%% *}
+echo "ADDRESS $ip"
+LEASED
+chmod +x root/init root/bin/leased
 (cd root && find . | cpio -o -H newc --quiet | gzip -9) >initrd.gz
 cp tree/boot/vmlinuz-* "$out/vmlinuz.new"
 cp initrd.gz "$out/initrd.gz"

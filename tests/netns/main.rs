@@ -32,6 +32,7 @@ mod tags;
 mod timing;
 mod traffic;
 mod vhost;
+mod vhost_guests;
 mod vhost_hostile;
 mod vhost_pairs;
 mod vhost_pressure;

@@ -1,67 +1,25 @@
 //! A monitor that means harm: each message that breaks a rule of vhost-user costs it its connection, and
 //! nobody else anything.
 
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use std::io::{IoSlice, Read};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
+use switchd_tests::vhost::driver::{GUEST, INDIRECT, PLAIN, USER};
+use switchd_tests::vhost::message::{
+    Message, event, flagged, memory, message, put, ring, table, with, words,
+};
+use switchd_tests::vhost::{Driver, Shape};
 use switchd_tests::{Daemon, Lab, eventually};
 
 /// Ports that take turns: after a broken rule one rests for a second.
 const PORTS: usize = 8;
 const SIZE: u64 = 1 << 20;
 
-struct Message {
-    bytes: Vec<u8>,
-    fds: Vec<OwnedFd>,
-}
-
-fn words(words: &[u64]) -> Vec<u8> {
-    words.iter().flat_map(|word| word.to_le_bytes()).collect()
-}
-
-fn flagged(request: u32, flags: u32, body: Vec<u8>) -> Message {
-    let header = [request, flags, body.len() as u32];
-    let header: Vec<u8> = header.iter().flat_map(|word| word.to_le_bytes()).collect();
-    Message { bytes: [header, body].concat(), fds: Vec::new() }
-}
-
-fn message(request: u32, body: &[u64]) -> Message {
-    flagged(request, 1, words(body))
-}
-
-/// Index and value, as most messages about rings have them.
-fn ring(request: u32, index: u32, value: u32) -> Message {
-    message(request, &[u64::from(index) | u64::from(value) << 32])
-}
-
-fn with(mut message: Message, fds: Vec<OwnedFd>) -> Message {
-    message.fds = fds;
-    message
-}
-
-fn memory(len: u64) -> OwnedFd {
-    use nix::sys::memfd::{MFdFlags, memfd_create};
-    let file = memfd_create("guest", MFdFlags::MFD_CLOEXEC).expect("a memfd");
-    nix::unistd::ftruncate(&file, len as i64).expect("its length");
-    file
-}
-
 fn file(path: &str) -> OwnedFd {
-    std::fs::File::open(path).expect("it is there").into()
-}
-
-fn event() -> OwnedFd {
-    nix::sys::eventfd::EventFd::new().expect("an eventfd").into()
-}
-
-/// Regions of (guest address, size, address of the monitor, offset in the file).
-fn table(regions: &[[u64; 4]], fds: Vec<OwnedFd>) -> Message {
-    let mut body = vec![regions.len() as u64];
-    body.extend(regions.iter().flatten());
-    with(message(5, &body), fds)
+    File::open(path).expect("it is there").into()
 }
 
 const REGION: [u64; 4] = [0, SIZE, 0x7f00_0000_0000, 0];
@@ -76,6 +34,27 @@ fn addresses(flags: u32, descriptors: u64) -> Message {
 
 fn kick() -> Message {
     with(message(12, &[0]), vec![event()])
+}
+
+/// After a protocol feature was agreed on.
+fn agreed(protocol: u64, crime: Message) -> Vec<Message> {
+    vec![message(3, &[]), message(16, &[1 | protocol]), message(2, &[PLAIN]), crime]
+}
+
+/// With packed rings agreed on, started and enabled.
+fn packed(mut crime: Vec<Message>) -> Vec<Message> {
+    let mut all = vec![message(3, &[]), message(16, &[1]), message(2, &[PLAIN | 1 << 34])];
+    all.append(&mut crime);
+    all.push(ring(18, 0, 1));
+    all
+}
+
+/// SET_INFLIGHT_FD.
+fn inflight(len: u64, queues: u16, size: u16, fds: Vec<OwnedFd>) -> Message {
+    let shape = u64::from(queues) | u64::from(size) << 16;
+    let mut body = words(&[len, 0, shape]);
+    body.truncate(20);
+    with(flagged(32, 1, body), fds)
 }
 
 fn crimes() -> Vec<Vec<Message>> {
@@ -148,21 +127,19 @@ fn crimes() -> Vec<Vec<Message>> {
         one(message(28, &[])),
         one(with(single(REGION), vec![memory(SIZE)])),
         one(single(REGION)),
+        // The inflight file: too short for what it is said to be, without a descriptor, of no queues.
+        agreed(1 << 12, inflight(4096, 1, 256, vec![memory(100)])),
+        agreed(1 << 12, inflight(4096, 1, 256, vec![])),
+        agreed(1 << 12, inflight(64, 1, 256, vec![memory(4096)])),
+        agreed(1 << 12, inflight(4096, 99, 256, vec![memory(4096)])),
+        // The dirty log: shorter than it is said to be, no file, not there.
+        agreed(1 << 1, with(message(6, &[4096, 0]), vec![memory(100)])),
+        agreed(1 << 1, with(message(6, &[4096, 0]), vec![event()])),
+        agreed(1 << 1, with(message(6, &[4096, u64::MAX - 8]), vec![memory(4096)])),
+        // A packed ring whose size or place cannot be.
+        packed(vec![share(), ring(8, 0, 256), addresses(0, REGION[2] + 8), kick()]),
+        packed(vec![share(), ring(8, 0, 256), addresses(0, REGION[2] + SIZE - 16), kick()]),
     ]
-}
-
-fn put(stream: &UnixStream, message: &Message) {
-    let fds: Vec<RawFd> = message.fds.iter().map(AsRawFd::as_raw_fd).collect();
-    let rights = [ControlMessage::ScmRights(&fds)];
-    let control = if fds.is_empty() { &rights[..0] } else { &rights[..] };
-    // Refused when the other end has closed already.
-    let _ = sendmsg::<()>(
-        stream.as_raw_fd(),
-        &[IoSlice::new(&message.bytes)],
-        control,
-        MsgFlags::MSG_NOSIGNAL,
-        None,
-    );
 }
 
 fn descriptors(pid: u32) -> usize {
@@ -186,7 +163,7 @@ fn a_monitor_that_breaks_the_rules_is_cut_off_and_nobody_else_notices() {
     let pids = (switch.pid(), switch.dataplane_pid());
     let before = (descriptors(pids.0), descriptors(pids.1));
     let crimes = crimes();
-    assert!(crimes.len() >= 40);
+    assert!(crimes.len() >= 70);
     std::thread::scope(|scope| {
         let neighbours = scope.spawn(|| one.pings("10.1.0.2", 400, "0.02").lost());
         for (number, crime) in crimes.iter().enumerate() {
@@ -222,4 +199,80 @@ fn cut_off(mut stream: UnixStream, number: usize) {
     if let Err(error) = stream.read_to_end(&mut answer) {
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "crime {number} is not punished");
     }
+}
+
+/// What a guest does in its rings, after all was set up as it should be, and what is said of it.
+type Crime = (&'static str, fn(&mut Driver));
+
+const CRIMES: &[Crime] = &[
+    ("index jumped", |card| {
+        card.poke(Driver::available_at(1), &900u16.to_le_bytes());
+        card.kick(1);
+    }),
+    ("made available", |card| card.offer(1, 256)),
+    ("leads to descriptor", |card| chain(card, GUEST, 100, 1, 999)),
+    ("longer than its queue", |card| chain(card, GUEST, 100, 1, 0)),
+    ("wrong direction", |card| chain(card, GUEST, 100, 2, 0)),
+    ("not in the guest's memory", |card| chain(card, 0, 100, 0, 0)),
+    ("not in the guest's memory", |card| chain(card, USER, 100, 0, 0)),
+    ("not in the guest's memory", |card| chain(card, u64::MAX - 50, 100, 0, 0)),
+    ("not in the guest's memory", |card| chain(card, GUEST, u32::MAX, 0, 0)),
+    ("indirect table of 24 bytes", |card| chain(card, GUEST, 24, 4, 0)),
+    ("within an indirect table", |card| {
+        card.describe(0, 0, GUEST, 16, 4, 0);
+        chain(card, GUEST, 16, 4, 0);
+    }),
+    ("has shrunk", |card| {
+        nix::unistd::ftruncate(card.file(), 0).expect("our file");
+        card.kick(1);
+    }),
+];
+
+fn chain(card: &mut Driver, address: u64, len: u32, flags: u16, next: u16) {
+    card.describe(1, 0, address, len, flags, next);
+    card.offer(1, 0);
+}
+
+#[test]
+fn a_guest_that_breaks_its_rings_loses_its_port_with_the_reason_and_nobody_else_notices() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let (host, one, two) = (lab.space("host"), lab.space("one"), lab.space("two"));
+    let switch = Daemon::start(&lab, &host);
+    switch.do_("network create lab --kind isolated");
+    switch.guest("lab", "one", &one, "10.1.0.1/24");
+    switch.guest("lab", "two", &two, "10.1.0.2/24");
+    one.reaches("10.1.0.2");
+    let socket = |number: usize| lab.folder().join(format!("vh{number}"));
+    for number in 0..CRIMES.len() {
+        let path = socket(number);
+        switch.do_(&format!("port attach lab bad{number} --vhost-user {} --server", path.display()));
+    }
+    let pids = (switch.pid(), switch.dataplane_pid());
+    let before = (descriptors(pids.0), descriptors(pids.1));
+    std::thread::scope(|scope| {
+        let neighbours = scope.spawn(|| one.pings("10.1.0.2", 200, "0.02").lost());
+        for (number, (reason, crime)) in CRIMES.iter().enumerate() {
+            let shape = Shape { features: PLAIN | INDIRECT, ..Shape::bare() };
+            let mut card = Driver::connect(&socket(number), shape);
+            switch.wait_port(&format!("bad{number}"), "up");
+            crime(&mut card);
+            eventually(Duration::from_secs(5), || match card.cut_off() {
+                true => Ok(()),
+                false => Err(format!("case {number} ({reason}) is not cut off")),
+            });
+            eventually(Duration::from_secs(5), || {
+                let port = switch.port(&format!("bad{number}"));
+                match port["reason"].as_str().is_some_and(|text| text.contains(reason)) {
+                    true => Ok(()),
+                    false => Err(format!("case {number}: {port} does not say {reason:?}")),
+                }
+            });
+        }
+        assert_eq!(neighbours.join().expect("it pings"), 0, "frames that neighbours lost");
+    });
+    assert_eq!((switch.pid(), switch.dataplane_pid()), pids);
+    eventually(Duration::from_secs(5), || match (descriptors(pids.0), descriptors(pids.1)) {
+        now if now == before => Ok(()),
+        now => Err(format!("{before:?} descriptors have become {now:?}")),
+    });
 }

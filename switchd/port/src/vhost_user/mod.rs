@@ -45,6 +45,8 @@ mod take;
 mod tests;
 #[cfg(test)]
 mod tests_oracle;
+#[cfg(test)]
+mod tests_wakeups;
 
 pub use port::VhostUserPort;
 pub use session::Peer;

@@ -130,11 +130,27 @@ impl Guest {
     }
 
     fn receive(&mut self) -> Received {
-        self.arena.begin();
-        let mut received = self.port.receive(&mut self.frames, &mut self.arena);
-        self.port.burst_done();
+        // A session that is in the middle of a message is no answer.
+        let begun = Instant::now();
+        let patient = || begun.elapsed() < Duration::from_millis(200);
+        let mut received = loop {
+            self.arena.begin();
+            let received = self.port.receive(&mut self.frames, &mut self.arena);
+            self.port.burst_done();
+            let busy = received.more && received.frames == 0 && received.unreadable == 0 && !received.changed;
+            if !(busy && patient()) {
+                break received;
+            }
+            std::thread::yield_now();
+        };
         if received.polls {
-            received.more |= self.port.arm();
+            while self.port.arm() {
+                if !patient() {
+                    received.more = true;
+                    break;
+                }
+                std::thread::yield_now();
+            }
         }
         received
     }
