@@ -5,7 +5,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use switchd::worker::command::{Command, Key, Notice};
+use switchd::worker::command::{Command, Key, LinkFacts, Notice};
 use switchd::worker::{Handle, Options, spawn};
 use switchd_dataplane::{NetworkConfig, PortConfig, VlanMode};
 use switchd_port::memory::MemoryPort;
@@ -88,7 +88,8 @@ impl Switch {
         let uplink: Key = name.into();
         let device: Option<Box<dyn Port>> = Some(Box::new(port));
         let own = vec![MacAddr(own)];
-        self.worker.run(Command::AddUplink { name: uplink.clone(), own, device }).expect("an uplink");
+        let facts = LinkFacts::default();
+        self.worker.run(Command::AddUplink { name: uplink.clone(), own, facts, device }).expect("an uplink");
         for &(network, vid) in networks {
             let command = Command::JoinUplink { network: network.into(), uplink: uplink.clone(), vid };
             self.worker.run(command).expect("a free VLAN");
