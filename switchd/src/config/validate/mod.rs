@@ -12,6 +12,8 @@ mod interfaces;
 mod mirror;
 mod nat;
 #[cfg(test)]
+mod nat_service_tests;
+#[cfg(test)]
 mod nat_tests;
 mod network;
 mod port;
