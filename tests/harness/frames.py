@@ -1,4 +1,4 @@
-# Exact frames through a packet socket: `send IF` reads lines of hex, `listen IF` prints them, with the tag
+# Exact frames through a packet socket: `send IF [GAP]` reads lines of hex, `listen IF` prints them, with the tag
 # that the kernel stripped put back. Only what others sent is printed. One line "ready" comes first.
 import socket, struct, sys, time
 mode, name = sys.argv[1], sys.argv[2]
@@ -6,10 +6,15 @@ if mode == "send":
     s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     s.bind((name, 0))
     gap = float(sys.argv[3]) if len(sys.argv) > 3 else 0
-    for line in sys.stdin:
-        s.send(bytes.fromhex(line.strip()))
-        if gap:
-            time.sleep(gap)
+    frames = [bytes.fromhex(line.strip()) for line in sys.stdin]
+    due = time.monotonic()
+    for frame in frames:
+        s.send(frame)
+        # By a schedule, so that the rate is the same on every machine; what is late by more than 20 ms stays late.
+        now = time.monotonic()
+        due = max(due + gap, now - 0.02)
+        if due > now:
+            time.sleep(due - now)
 else:
     s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     s.setsockopt(263, 8, 1)           # PACKET_AUXDATA

@@ -132,9 +132,6 @@ pub struct Ready {
 /// Bytes written after which the send memory is asked for again.
 const ASK_EVERY: u32 = 16 * 1024;
 
-/// Acknowledged bytes for which alone no turn is made.
-const LEFT_BEHIND: u32 = 4096;
-
 impl Conn {
     /// Takes an event of the socket; `error` asks it for its pending error.
     pub fn ready(&mut self, now: u64, ready: Ready, error: impl FnOnce() -> Option<io::Error>) -> Verdict {
@@ -169,15 +166,16 @@ impl Conn {
         Verdict::Keep
     }
 
-    /// Whether [`Conn::next`] may have something to do. A little that is acknowledged and not yet taken out of the
-    /// socket is none: it goes with the next turn.
+    /// Whether [`Conn::next`] may have something to do. What is acknowledged leaves the socket at once, however
+    /// little: the kernel frees a whole superframe with its last byte, and keeps the remote end's window shut
+    /// until then.
     pub fn wants_turn(&self) -> bool {
         self.ack_due
             || self.dup_due > 0
             || self.syn_due
             || self.probe_due
             || self.readable
-            || self.unread >= LEFT_BEHIND
+            || self.unread > 0
             || self.snd_nxt != self.snd_max
             || self.fin == Some(self.snd_nxt)
     }

@@ -268,6 +268,23 @@ fn the_window_never_shrinks_from_the_right_and_closes_when_the_socket_is_full_rf
     assert!(bench.next().unwrap().window > 0);
 }
 
+/// The kernel accounts a superframe of 64 KiB until its last byte is taken, and its window may stay shut for as
+/// long: nothing else would bring the next turn.
+#[test]
+fn the_last_byte_that_is_acknowledged_leaves_the_socket_without_another_event() {
+    for len in [1, 100, 2472, 60_000] {
+        let mut bench = Bench::open(65_000);
+        bench.comes(&vec![1; len]);
+        let sent: usize = bench.all().iter().map(|emit| emit.payload).sum();
+        assert_eq!(sent, len);
+        assert!(!bench.conn.wants_turn());
+        assert_eq!(bench.take(1000, 5001 + len as u32, ACK, 65_000, &[]), Verdict::Keep);
+        assert!(bench.conn.wants_turn(), "{len} bytes stay behind");
+        assert_eq!(bench.next(), None);
+        assert_eq!(bench.stream.discarded, len);
+    }
+}
+
 #[test]
 fn both_directions_close_in_every_order() {
     // The guest first.
