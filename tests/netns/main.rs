@@ -34,6 +34,7 @@ mod traffic;
 mod vhost;
 mod vhost_guests;
 mod vhost_hostile;
+mod vhost_moves;
 mod vhost_pairs;
 mod vhost_pressure;
 mod vm;

@@ -391,12 +391,8 @@ fn resume(ring: &Span, device: &Span, size: u16, base: u32) -> Option<Place> {
         true => high,
         false => low,
     };
-    let flags = device.load(2, Ordering::Acquire) & 3;
-    let bits = device.load(0, Ordering::Relaxed);
-    let mut left = Place::from_bits(if flags == AT_POSITION { bits } else { bits ^ INDEX });
-    if left.index >= size || !agrees(ring, size, left) {
-        return Some(told);
-    }
+    let recorded = record(ring, device, size).filter(|&left| agrees(ring, size, left));
+    let mut left = recorded.unwrap_or(told);
     for _ in 0..size {
         if mark(ring.load(16 * usize::from(left.index) + 14, Ordering::Acquire), left.wrap) != Mark::Used {
             break;
@@ -404,6 +400,21 @@ fn resume(ring: &Span, device: &Span, size: u16, base: u32) -> Option<Place> {
         left = left.after(1, size);
     }
     Some(left)
+}
+
+/// What the device's area says. A front-end that stands in while nobody serves the ring (QEMU) turns notices
+/// off and leaves the position as it was, inverted or not; a zeroed area says nothing unless the ring was used.
+fn record(ring: &Span, device: &Span, size: u16) -> Option<Place> {
+    let flags = device.load(2, Ordering::Acquire) & 3;
+    let bits = device.load(0, Ordering::Relaxed);
+    let (plain, inverted) = (Place::from_bits(bits), Place::from_bits(bits ^ INDEX));
+    let used = || (0..size).any(|at| ring.load(16 * usize::from(at) + 14, Ordering::Relaxed) & USED != 0);
+    let place = match flags {
+        AT_POSITION => plain,
+        DISABLE if inverted.index >= size && (bits != 0 || used()) => plain,
+        _ => inverted,
+    };
+    (place.index < size).then_some(place)
 }
 
 /// Whether the ring's marks allow that a device stands at `place`, or had just gone on from there: nothing

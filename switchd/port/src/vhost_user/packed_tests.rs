@@ -236,9 +236,16 @@ fn traffic(size: u16, event_idx: bool, chains: usize, losses: bool, seed: u64) {
         device.publish();
         if random.below(3) == 0 {
             device.arm().unwrap();
-            device.disarm();
+            // A worker arms between bursts only.
+            if !(lost && taken.is_empty()) {
+                device.disarm();
+            }
         }
         if lost {
+            if random.below(2) == 0 {
+                // As QEMU does when the back-end is gone: notices off, the position as it was.
+                driver.write(DEVICE + 2, &1u16.to_le_bytes());
+            }
             // What was not returned will be seen again.
             taken.drain(..).rev().for_each(|chain| offered.push_front(chain));
             device = driver.device(START);
