@@ -122,6 +122,43 @@ fn a_deleted_namespace_is_reported_and_picked_up_again() {
 }
 
 #[test]
+fn a_tap_of_somebody_else_is_not_taken_over() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let (host, a, b) = (lab.space("host"), lab.space("a"), lab.space("b"));
+    let mut switch = Daemon::start(&lab, &host);
+    switch.do_("network create cell --kind isolated");
+    switch.guest("cell", "b", &b, "10.1.0.2/24");
+    // Persistent, and nobody holds its queue.
+    for space in [&host, &a] {
+        space.ip(&["tuntap", "add", "dev", "vm7", "mode", "tap"]);
+    }
+    let (in_host, in_guest) = (host.link("vm7"), a.link("vm7"));
+    switch
+        .ctl(&["port", "attach", "cell", "x", "--tap", "vm7"])
+        .fails(1, &["vm7", "did not make", "ip link delete vm7"]);
+    switch
+        .ctl(&["port", "attach", "cell", "x", "--tap", "vm7", "--netns", a.name()])
+        .fails(1, &["vm7", "did not make"]);
+    switch.ctl(&["port", "show", "x"]).fails(3, &["x"]);
+    assert_eq!((host.link("vm7"), a.link("vm7")), (in_host, in_guest), "it was touched");
+    // One that takes the place of ours while we are away is told, and left alone; ours comes when it has gone.
+    switch.guest("cell", "a", &a, "10.1.0.1/24");
+    a.reaches("10.1.0.2");
+    switch.stop().ok();
+    a.ip(&["link", "delete", "eth0"]);
+    a.ip(&["tuntap", "add", "dev", "eth0", "mode", "tap"]);
+    let foreign = a.mac("eth0");
+    switch.restart();
+    down_because(&switch, "a", &["did not make"]);
+    assert_eq!(a.mac("eth0"), foreign);
+    switch.wait_port("b", "up");
+    a.ip(&["link", "delete", "eth0"]);
+    switch.wait_port("a", "up");
+    a.address("eth0", "10.1.0.1/24");
+    a.reaches("10.1.0.2");
+}
+
+#[test]
 fn interfaces_outlive_both_processes() {
     let Some(lab) = Lab::open(&["iperf3"]) else { return };
     let (host, lan, a, b) = (lab.space("host"), lab.space("lan"), lab.space("a"), lab.space("b"));

@@ -5,9 +5,9 @@ mod common;
 use common::*;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
-use switchd_port::netlink::Netlink;
+use switchd_port::netlink::{Change, Netlink};
 use switchd_port::tap::{Tap, TapError, TapFactory, TapSpec};
-use switchd_port::{Flushed, Port, Sent, TapPort};
+use switchd_port::{Flushed, Port, Sent, TapPort, sys};
 use switchd_wire::Frame;
 use switchd_wire::vnet::Gso;
 
@@ -117,6 +117,47 @@ fn a_tap_that_someone_holds_is_busy() {
     let _held = open(&host, &spec("t0", &guest)).unwrap();
     let error = open(&host, &spec("t0", &guest)).unwrap_err();
     assert!(matches!(error, TapError::Busy { .. }), "{error}");
+}
+
+#[test]
+fn a_tap_of_somebody_else_is_left_as_it_is() {
+    if !root() {
+        return;
+    }
+    let (host, guest) = (Netns::new(), Netns::new());
+    let link = || Netlink::in_netns(guest.fd(), |netlink| netlink.link("t0")).unwrap().unwrap();
+    // Persistent and held by nobody, as `ip tuntap add` leaves it.
+    guest.run(|| {
+        let fd = sys::tun::open_control().unwrap();
+        sys::tun::attach(&fd, "t0").unwrap();
+        sys::tun::set_persistent(&fd, true).unwrap();
+    });
+    let before = link();
+    let error = open(&host, &spec("t0", &guest)).unwrap_err();
+    assert!(matches!(error, TapError::Foreign { .. }), "{error}");
+    assert_eq!((link().mac, link().mtu, link().alias), (before.mac, before.mtu, None));
+    assert!(delete(&host, "t0", &guest).unwrap());
+}
+
+#[test]
+fn a_tap_of_ours_is_known_by_its_mark_or_its_address() {
+    if !root() {
+        return;
+    }
+    let (host, guest) = (Netns::new(), Netns::new());
+    let index = |name| Netlink::in_netns(guest.fd(), |netlink| netlink.link(name)).unwrap().unwrap().index;
+    let change = |alias, address| {
+        let change = Change { mac: Some(address), alias: Some(alias), ..Change::default() };
+        Netlink::in_netns(guest.fd(), |netlink| netlink.change(index("t0"), &change)).unwrap();
+    };
+    drop(port(&host, &guest));
+    for (alias, address) in [("switchd", mac(9)), ("of the customer", mac(1))] {
+        change(alias, address);
+        assert!(open(&host, &spec("t0", &guest)).unwrap().reattached, "{alias}");
+    }
+    change("of the customer", mac(9));
+    let error = open(&host, &spec("t0", &guest)).unwrap_err();
+    assert!(matches!(error, TapError::Foreign { .. }), "{error}");
 }
 
 #[test]

@@ -260,6 +260,9 @@ fn interfaces_of_others_are_left_alone() {
         client.close_tap("veth0", None).unwrap();
         client.close_tap("held", None).unwrap();
         assert!(index_of("veth0").is_some() && index_of("held").is_some());
+        let refused = client.open_tap(tap("held", None)).unwrap_err();
+        assert!(refused.message.contains("switchd did not make"), "{}", refused.message);
+        sh("ip link set held alias switchd");
         let control = switchd_port::sys::tun::open_control().unwrap();
         switchd_port::sys::tun::attach(&control, "held").unwrap();
         let refused = client.open_tap(tap("held", None)).unwrap_err();

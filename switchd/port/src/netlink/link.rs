@@ -31,6 +31,7 @@ const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
 const IFLA_STATS64: u16 = 23;
 const IFLA_PERM_ADDRESS: u16 = 54;
 const IFLA_INFO_KIND: u16 = 1;
@@ -57,6 +58,8 @@ pub struct Link {
     /// The bridge or bond that the interface is a member of.
     pub master: Option<u32>,
     pub ethernet: bool,
+    /// What its maker or its user has written on it.
+    pub alias: Option<String>,
 }
 
 impl Link {
@@ -82,6 +85,7 @@ impl Link {
                 IFLA_MTU => link.mtu = u32_of(value)?,
                 IFLA_MASTER => link.master = u32_of(value),
                 IFLA_OPERSTATE => link.operstate = *value.first()?,
+                IFLA_IFALIAS => link.alias = Some(text_of(value)),
                 IFLA_LINKINFO => {
                     link.kind = attributes(value, 0)
                         .find(|&(kind, _)| kind == IFLA_INFO_KIND)
@@ -116,6 +120,7 @@ pub struct Change<'a> {
     pub name: Option<&'a str>,
     pub mac: Option<MacAddr>,
     pub mtu: Option<u32>,
+    pub alias: Option<&'a str>,
     pub up: Option<bool>,
 }
 
@@ -207,6 +212,7 @@ impl Netlink {
         attributes.extend(change.name.map(|name| LinkAttribute::IfName(name.to_owned())));
         attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
         attributes.extend(change.mtu.map(LinkAttribute::Mtu));
+        attributes.extend(change.alias.map(|alias| LinkAttribute::IfAlias(alias.to_owned())));
         self.request(RouteNetlinkMessage::SetLink(message), 0)
     }
 

@@ -8,6 +8,9 @@
 //! it again. That can only be done from inside; a helper thread does it, and this descriptor does keep the
 //! namespace alive: whoever holds it must close it when the namespace's name goes.
 //!
+//! A tap of ours carries a mark, the interface alias `switchd`. One without it is somebody else's and is left
+//! alone, unless its address is the one that is wanted: then the user has written another alias on ours.
+//!
 //! A tap becomes persistent only once it is in its place: a crash half-way, or a step that fails there (the
 //! name was taken meanwhile, the MTU is out of range), leaves nothing behind.
 
@@ -20,6 +23,8 @@ use switchd_wire::vnet::VNET_LEN;
 
 /// The passing name; the kernel puts a free number in.
 const PASSING_NAME: &str = "swtap%d";
+/// The alias of every tap that was made here.
+const MARK: &str = "switchd";
 
 /// The tap that is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +51,11 @@ pub enum TapError {
         "tap {name}: an interface of this name exists and is of kind {kind}: delete it or choose another name"
     )]
     NotATap { name: String, kind: String },
+    #[error(
+        "tap {name}: a tap of this name exists that switchd did not make: delete it (`ip link delete {name}`, in its \
+         namespace), attach it with --netdev if a virtual machine uses it, or choose another name"
+    )]
+    Foreign { name: String },
     #[error("tap {name}: another program holds it: end that program or choose another name")]
     Busy { name: String },
     #[error("tap {name}: cannot {step}: {source}")]
@@ -56,7 +66,7 @@ impl TapError {
     /// The kernel's reason, as an errno.
     pub fn errno(&self) -> Option<i32> {
         match self {
-            TapError::NotATap { .. } => Some(libc::EEXIST),
+            TapError::NotATap { .. } | TapError::Foreign { .. } => Some(libc::EEXIST),
             TapError::Busy { .. } => Some(libc::EBUSY),
             TapError::System { source, .. } => source.raw_os_error(),
         }
@@ -79,12 +89,13 @@ impl TapFactory {
         Ok(TapFactory { netlink: Netlink::new()? })
     }
 
-    /// Makes the tap, or takes the persistent one that stands there. A new one is brought up; one that
+    /// Makes the tap, or takes the persistent one of ours that stands there. A new one is brought up; one that
     /// stood there is left up or down as it was, and gets the wanted address and MTU.
     pub fn open(&mut self, spec: &TapSpec<'_>) -> Result<Tap, TapError> {
         sys::interface_name(spec.name).map_err(at(spec.name, "use the name"))?;
         match self.find(spec.name, spec.netns)? {
-            Some(link) if link.is_tap() => self.reattach(spec, &link),
+            Some(link) if link.is_tap() && is_ours(&link, spec) => self.reattach(spec, &link),
+            Some(link) if link.is_tap() => Err(TapError::Foreign { name: spec.name.to_owned() }),
             Some(link) => Err(TapError::NotATap {
                 name: spec.name.to_owned(),
                 kind: link.kind.unwrap_or_else(|| "hardware".to_owned()),
@@ -148,6 +159,7 @@ impl TapFactory {
             name: spec.netns.map(|_| name),
             mac: Some(spec.mac),
             mtu: Some(spec.mtu),
+            alias: Some(MARK),
             up: Some(true),
         };
         self.netlink.change(index, &change).map_err(at(name, "put it in its place"))?;
@@ -175,6 +187,10 @@ impl TapFactory {
         }
         Ok(Tap { fd, reattached: true })
     }
+}
+
+fn is_ours(link: &Link, spec: &TapSpec<'_>) -> bool {
+    link.alias.as_deref() == Some(MARK) || link.mac == Some(spec.mac)
 }
 
 /// Attaches and sets what is the device's, not the descriptor's. Returns the present name.
