@@ -231,6 +231,11 @@ fn a_killed_dataplane_leaves_the_partner_as_it_was() {
             })
         };
         let (before, partners) = (counters(), partner_states(&rack.ovs.members()));
+        let numbers = || -> Vec<u64> {
+            let events = switch.json(&["events"]);
+            events.as_array().into_iter().flatten().filter_map(|event| event["seq"].as_u64()).collect()
+        };
+        let last = numbers().into_iter().max().expect("events");
         let old = switch.dataplane_pid();
         kill(old, Signal::SIGKILL);
         eventually(Duration::from_secs(10), || match switch.json(&["status"])["dataplane_pid"].as_u64() {
@@ -246,6 +251,8 @@ fn a_killed_dataplane_leaves_the_partner_as_it_was() {
             }
         });
         assert_eq!(counters(), before, "the partner lost a link");
+        let first = numbers().into_iter().min().expect("events");
+        assert!(first > last, "events begin with {first} again, after {last}");
         assert_eq!(partner_states(&rack.ovs.members()), partners);
         switch.works("b0", &["m0", "m1"]);
         a.reaches(OUT);
