@@ -23,6 +23,8 @@ pub struct Lacp {
     /// Ports of a process that died, until they are added again, and when they are given up.
     kept: BTreeMap<u16, kept::KeptPort>,
     kept_until: Option<u64>,
+    /// When a partner that does not take in what was chosen has his way.
+    give_way_at: Option<u64>,
     transmit: VecDeque<(u16, Vec<u8>)>,
     events: VecDeque<Event>,
     up: bool,
@@ -37,6 +39,7 @@ impl Lacp {
             choice: Choice::Nothing,
             kept: BTreeMap::new(),
             kept_until: None,
+            give_way_at: None,
             transmit: VecDeque::new(),
             events: VecDeque::new(),
             up: false,
@@ -192,7 +195,12 @@ impl Lacp {
 
     /// When [`Lacp::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<u64> {
-        self.ports.values().filter_map(Port::next_timeout).chain(self.kept_until).min()
+        self.ports
+            .values()
+            .filter_map(Port::next_timeout)
+            .chain(self.kept_until)
+            .chain(self.give_way_at)
+            .min()
     }
 
     /// Port number and whole frame.
@@ -264,8 +272,10 @@ impl Lacp {
 
     /// Runs every machine until none moves, then sends and tells.
     fn run(&mut self, now: u64) {
-        let settled = (0..ROUNDS).any(|_| !self.round(now));
-        debug_assert!(settled, "the aggregator does not settle");
+        self.rounds(now);
+        if self.gives_way(now) {
+            self.rounds(now);
+        }
         for number in self.ports.keys().copied().collect::<Vec<_>>() {
             self.settle(now, number);
         }
@@ -281,6 +291,23 @@ impl Lacp {
             self.tell(Event::Partner(partner));
             self.tell(Event::Changed);
         }
+    }
+
+    fn rounds(&mut self, now: u64) {
+        let settled = (0..ROUNDS).any(|_| !self.round(now));
+        debug_assert!(settled, "the aggregator does not settle");
+    }
+
+    /// The partner holds on to other links than those that were chosen, and it was our turn to give way.
+    fn gives_way(&mut self, now: u64) -> bool {
+        let patience = selection::patience(&self.ports, &self.config, self.choice);
+        self.give_way_at = patience.map(|time| self.give_way_at.unwrap_or(now + time));
+        let due = self.give_way_at.is_some_and(|at| now >= at);
+        if due {
+            self.give_way_at = None;
+            selection::give_way(&mut self.ports, &self.config, self.choice);
+        }
+        due
     }
 
     /// Mux, selection, mux; whether anything moved.

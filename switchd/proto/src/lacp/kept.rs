@@ -11,7 +11,7 @@ use switchd_wire::MacAddr;
 use switchd_wire::slow::{Info, State};
 
 /// Of the layout below; another one is not read.
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Kept {
@@ -54,6 +54,7 @@ pub(super) struct KeptPort {
     mux: u8,
     heard_sync: bool,
     heard_match: bool,
+    refused: bool,
 }
 
 fn keep_info(info: &Info) -> KeptInfo {
@@ -116,6 +117,7 @@ pub(super) fn encode(config: &Config, choice: Choice, ports: &BTreeMap<u16, Port
         mux: MUX.iter().position(|state| *state == port.mux).unwrap_or(0) as u8,
         heard_sync: port.heard_sync,
         heard_match: port.heard_match,
+        refused: port.refused(),
     });
     let kept = Kept {
         layout: LAYOUT,
@@ -178,6 +180,7 @@ impl KeptPort {
         port.partner = restore_info(&self.partner);
         (port.selected, port.mux) = (selected, mux);
         (port.heard_sync, port.heard_match) = (self.heard_sync, self.heard_match);
+        port.refused_by = self.refused.then_some(port.partner);
         if port.defaulted() {
             port.receive = receive::State::Defaulted;
         } else {

@@ -16,7 +16,7 @@
 //! Choices where the standard leaves one:
 //! - A bond is one aggregator. Ports that could form several groups (partner system and key, speed, own key)
 //!   compete: most usable bandwidth wins, then the group in use, then the lower partner system. The others
-//!   stay out with a reason.
+//!   stay out with a reason. A partner that holds on to another group has his way after a few seconds.
 //! - A port without a partner is not used, unless `fallback` is on: then one such port carries the bond
 //!   while no port has a partner.
 //! - A port whose partner fell silent (EXPIRED) tells `Synchronization` false at once, though it keeps its

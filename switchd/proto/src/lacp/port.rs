@@ -101,6 +101,8 @@ pub(super) struct Port {
     pub heard_expired: bool,
     /// What it said of us.
     pub heard_us: Option<Info>,
+    /// The partner that did not take this link in while it took others in, until it does.
+    pub refused_by: Option<Info>,
     /// What the partner is to hear again until he knows it, and when that is given up.
     pub insist: Option<(Info, u64)>,
     /// Why selection left it out.
@@ -155,6 +157,7 @@ impl Port {
             heard_match: false,
             heard_expired: false,
             heard_us: None,
+            refused_by: None,
             insist: None,
             out: None,
             counters: Counters::default(),
@@ -212,6 +215,11 @@ impl Port {
     /// Its partner speaks, now, and is not this system.
     pub fn usable(&self, system: MacAddr) -> bool {
         self.link.up && self.receive == receive::State::Current && self.partner.system != system
+    }
+
+    /// Its partner waits for other links of ours than this one.
+    pub fn refused(&self) -> bool {
+        self.refused_by.is_some_and(|by| receive::same_place(&by, &self.partner))
     }
 
     /// The earliest of its timers.

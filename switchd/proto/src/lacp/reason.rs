@@ -24,6 +24,8 @@ pub enum Out {
     /// Mbit/s, its own and the others'.
     Speed(u32, u32),
     OwnKey(u16, u16),
+    /// The partner took in links of another group.
+    Refused,
     /// Enough others are used.
     Standby,
     /// Usable links, and what is asked for.
@@ -51,6 +53,9 @@ impl fmt::Display for At {
             Out::PartnerKey(own, others) => write!(f, "partner key {own} ≠ {others}"),
             Out::Speed(own, others) => write!(f, "speed differs: {own} ≠ {others} Mbit/s"),
             Out::OwnKey(own, others) => write!(f, "own key {own} ≠ {others}"),
+            Out::Refused => {
+                f.write_str("the partner uses other links, which cannot be aggregated with this one")
+            }
             Out::Standby => f.write_str("standby: enough other members are used"),
             Out::MinLinks(have, want) => write!(f, "{have} of at least {want} links are usable"),
             Out::FallbackElsewhere => f.write_str("no LACP partner: another member carries the bond"),

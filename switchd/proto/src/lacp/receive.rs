@@ -133,7 +133,7 @@ pub(super) fn timeout(port: &Port) -> u64 {
     if port.actor.state.has(Bits::TIMEOUT) { SHORT_TIMEOUT_TIME } else { LONG_TIMEOUT_TIME }
 }
 
-fn same_place(a: &Info, b: &Info) -> bool {
+pub(super) fn same_place(a: &Info, b: &Info) -> bool {
     a.port == b.port
         && a.port_priority == b.port_priority
         && a.system == b.system
@@ -153,6 +153,9 @@ fn record_pdu(port: &mut Port, pdu: &Lacpdu) {
     port.heard_sync = pdu.actor.state.has(Bits::SYNCHRONIZATION);
     port.heard_expired = pdu.actor.state.has(Bits::EXPIRED);
     port.heard_us = Some(pdu.partner);
+    if port.heard_sync {
+        port.refused_by = None;
+    }
     let sync = maintained && port.heard_match && port.heard_sync && !port.heard_expired;
     port.partner.state.set(Bits::SYNCHRONIZATION, sync);
 }

@@ -3,10 +3,16 @@
 //! Ports belong together when partner system and key, own key and speed agree, and both ends let the link be
 //! aggregated. A link that one end wants for itself forms a group alone. A port whose link is down or whose
 //! partner has just fallen silent keeps its place while the group lasts, but does not count.
+//!
+//! Each end chooses for itself, and the standard does not say what two systems do that have one aggregator
+//! each and choose different groups: each would wait for the other one for ever. So who waits in vain while
+//! the partner takes in other links gives way after a time, the system with the higher identifier first
+//! (ours, not the standard's). The links that were waited for are not chosen again before the partner takes
+//! them in, unless they are all that is left.
 
 use super::port::Port;
 use super::reason::Out;
-use super::{Config, receive};
+use super::{AGGREGATE_WAIT_TIME, Config, receive};
 use std::collections::BTreeMap;
 use switchd_wire::MacAddr;
 use switchd_wire::slow::State as Bits;
@@ -28,6 +34,10 @@ impl Selected {
         }
     }
 }
+
+/// How long the system with the higher identifier waits for the partner to take the chosen group in; the other
+/// one waits twice as long. The partner's own Aggregate_Wait_Time has to fit in.
+const GIVE_WAY_TIME: u64 = 2 * AGGREGATE_WAIT_TIME;
 
 /// What ports of one aggregate share (the LAG ID with our own part reduced to key and speed).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -68,20 +78,21 @@ fn group_of(port: &Port, config: &Config) -> Option<Group> {
 }
 
 fn choose(ports: &BTreeMap<u16, Port>, config: &Config, current: Choice) -> Choice {
-    // Group → usable links and their bandwidth.
-    let mut groups: BTreeMap<Group, (u32, u64)> = BTreeMap::new();
+    // Group → usable links, their bandwidth, and whether the partner may take one of them in.
+    let mut groups: BTreeMap<Group, (u32, u64, bool)> = BTreeMap::new();
     for port in ports.values() {
         if let Some(group) = group_of(port, config) {
             let entry = groups.entry(group).or_default();
             if port.usable(config.system) {
                 entry.0 += 1;
                 entry.1 += u64::from(port.link.speed);
+                entry.2 |= !port.refused();
             }
         }
     }
-    let rank = |group: &Group, (links, bandwidth): (u32, u64)| {
+    let rank = |group: &Group, (links, bandwidth, willing): (u32, u64, bool)| {
         let known = current == Choice::Group(*group);
-        (bandwidth, links, group.alone.is_none(), known, std::cmp::Reverse(*group))
+        (willing, bandwidth, links, group.alone.is_none(), known, std::cmp::Reverse(*group))
     };
     let best =
         groups.iter().filter(|(_, usable)| usable.0 > 0).max_by_key(|(group, usable)| rank(group, **usable));
@@ -145,7 +156,11 @@ fn without_partner(port: &Port, config: &Config) -> Out {
 /// Sets `selected` and `out` of every port, and returns what the aggregator is used for. `coming`: ports of
 /// a process that died, which will be added in a moment and count as usable.
 pub(super) fn run(ports: &mut BTreeMap<u16, Port>, config: &Config, current: Choice, coming: u32) -> Choice {
-    let choice = choose(ports, config, current);
+    let choice = match current {
+        // What was in use is not given up for those that happen to come first.
+        Choice::Group(_) if coming > 0 => current,
+        _ => choose(ports, config, current),
+    };
     let mut verdicts: BTreeMap<u16, (Selected, Option<Out>)> = BTreeMap::new();
     let mut places: Vec<u16> = Vec::new();
     for (&number, port) in ports.iter() {
@@ -160,6 +175,7 @@ pub(super) fn run(ports: &mut BTreeMap<u16, Port>, config: &Config, current: Cho
                 verdicts.insert(number, (Selected::Selected, None));
                 continue;
             }
+            (Choice::Group(_), Some(_)) if port.refused() => Out::Refused,
             (Choice::Group(chosen), Some(own)) => difference(&own, &chosen, port),
             (Choice::Fallback(_), _) if port.defaulted() => Out::FallbackElsewhere,
             (_, _) => without_partner(port, config),
@@ -193,6 +209,31 @@ pub(super) fn run(ports: &mut BTreeMap<u16, Port>, config: &Config, current: Cho
         }
     }
     choice
+}
+
+/// How long the partner is waited for when he takes in none of the chosen links, but enough others.
+pub(super) fn patience(ports: &BTreeMap<u16, Port>, config: &Config, choice: Choice) -> Option<u64> {
+    let Choice::Group(chosen) = choice else { return None };
+    let mut taken: BTreeMap<Group, u32> = BTreeMap::new();
+    let usable = ports.values().filter(|port| port.usable(config.system));
+    for port in usable.filter(|port| port.heard_sync && !port.heard_expired) {
+        if let Some(group) = group_of(port, config) {
+            *taken.entry(group).or_default() += 1;
+        }
+    }
+    let other = taken.values().any(|links| *links >= config.min_links);
+    let decides = (config.system_priority, config.system) < (chosen.partner_priority, chosen.partner);
+    let time = if decides { 2 * GIVE_WAY_TIME } else { GIVE_WAY_TIME };
+    (other && !taken.contains_key(&chosen)).then_some(time)
+}
+
+/// The partner was waited for long enough.
+pub(super) fn give_way(ports: &mut BTreeMap<u16, Port>, config: &Config, choice: Choice) {
+    for port in ports.values_mut().filter(|port| port.usable(config.system)) {
+        if group_of(port, config).map(Choice::Group) == Some(choice) {
+            port.refused_by = Some(port.partner);
+        }
+    }
 }
 
 /// Who is taken first when not all can be: usable ports, then by the priorities of the system whose

@@ -49,6 +49,31 @@ fn each_end_sends_at_the_rate_that_the_other_asks_for() {
     assert_eq!([world.sent[0] - before[0], world.sent[1] - before[1]], [10, 300]);
 }
 
+/// Drivers may tell the two ends of a link different speeds; then each end prefers another link.
+#[test]
+fn two_systems_that_prefer_different_links_agree_on_one() {
+    let slow = crate::lacp::Link { speed: 1000, ..UP };
+    for loss in [0, 30] {
+        let mut world = World::usual(0);
+        world.loss = [[loss; 16]; 2];
+        for (number, links) in [(1, [slow, UP]), (2, [UP, slow])] {
+            (0..2).for_each(|side| world.add(side, number, links[side]));
+        }
+        let agree = |world: &World| {
+            (1..=2).any(|number| world.distributes(0, number) && world.distributes(1, number))
+        };
+        let took = world.run_until(60 * SECOND, agree);
+        if loss == 0 {
+            // After 2 s each takes its own one in, 4 s later one gives way, and waits for 2 s.
+            assert!(took <= 8 * SECOND + 10 * LATENCY, "took {} ms", took / 1_000_000);
+            assert!(world.distributes(0, 2), "the lower identifier decides");
+            world.run_until(took + 300 * SECOND, |world| !agree(world));
+            assert_eq!(world.now, took + 300 * SECOND, "they part again");
+        }
+        assert!(took < 60 * SECOND, "{loss}% lost: they do not agree");
+    }
+}
+
 #[test]
 fn a_silent_partner_is_off_three_seconds_after_its_last_word() {
     let mut world = World::usual(2);

@@ -92,6 +92,62 @@ fn links_of_another_speed_are_out() {
     assert_eq!(system.reason(1), "speed differs: 1000 ≠ 10000 Mbit/s");
 }
 
+/// A partner with one aggregator that chose the slower link, and keeps it as long as it can.
+#[test]
+fn a_partner_that_holds_on_to_other_links_has_his_way() {
+    let slow = Link { speed: 1000, ..UP };
+    for (system_priority, patience) in [(0x8000, 8), (0xffff, 4)] {
+        let config = Config { system_priority, key: None, ..config(OURS) };
+        let mut system = Alone::new(config.clone(), &[slow, UP]);
+        for number in [1, 2] {
+            let actor = system.lacp.port(0, number).unwrap().actor;
+            system.says(number, |pdu| {
+                pdu.partner = actor;
+                pdu.actor.state.set(State::SYNCHRONIZATION, number == 1);
+            });
+        }
+        system.run(patience - 1);
+        assert!(system.inside().is_empty(), "he may still come round");
+        assert_eq!(system.reason(1), "speed differs: 1000 ≠ 10000 Mbit/s");
+        system.run(4);
+        assert_eq!(system.inside(), [1]);
+        let words = "the partner uses other links, which cannot be aggregated with this one";
+        assert_eq!(system.reason(2), words);
+        // Neither a cable that is plugged in anew nor another process forgets that.
+        system.lacp.set_link(system.now, 2, DOWN);
+        system.run(1);
+        system.lacp.set_link(system.now, 2, UP);
+        system.run(60);
+        assert_eq!((system.inside(), system.reason(2).as_str()), (vec![1], words));
+        system.lacp = Lacp::import(config, &system.lacp.export(), system.now);
+        for (number, link) in [(2, UP), (1, slow)] {
+            system.lacp.add_port(system.now, port_config(OURS, number), link);
+        }
+        assert_eq!(system.inside(), [1]);
+        system.run(60);
+        assert_eq!((system.inside(), system.reason(2).as_str()), (vec![1], words));
+        // He changes his mind: the faster one is the better one again.
+        for (number, taken) in [(1, false), (2, true)] {
+            let said = system.said.iter_mut().find(|(port, _)| *port == number).unwrap();
+            said.1.actor.state.set(State::SYNCHRONIZATION, taken);
+        }
+        system.run(4);
+        assert_eq!(system.inside(), [2]);
+    }
+}
+
+#[test]
+fn nobody_gives_way_for_fewer_links_than_are_asked_for() {
+    let slow = Link { speed: 1000, ..UP };
+    let mut system = Alone::new(Config { min_links: 2, ..config(OURS) }, &[slow, UP, UP]);
+    for number in 1..=3 {
+        system.says(number, |pdu| pdu.actor.state.set(State::SYNCHRONIZATION, number == 1));
+    }
+    system.run(30);
+    assert_eq!(system.reason(1), "speed differs: 1000 ≠ 10000 Mbit/s");
+    assert_eq!(system.reason(2), "the partner is not synchronised");
+}
+
 #[test]
 fn the_key_follows_speed_and_duplex_unless_it_is_set() {
     let auto = Config { key: None, ..config(OURS) };
