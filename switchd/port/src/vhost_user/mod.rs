@@ -44,6 +44,8 @@ mod take;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_bursts;
+#[cfg(test)]
 mod tests_oracle;
 #[cfg(test)]
 mod tests_wakeups;
