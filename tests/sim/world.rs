@@ -311,7 +311,7 @@ impl World {
         dataplane.process(self.now, port, &mut frames, &NoTails, &mut pipe);
         let Pipe { out, settled, .. } = pipe;
         for (port, (accepted, bytes, full)) in settled {
-            dataplane.settle(port, accepted, bytes, full, 0);
+            dataplane.settle(port, accepted, bytes, full, 0, 0);
         }
         for (out, bytes) in out {
             assert!(out != port, "a frame went back to where it came from");

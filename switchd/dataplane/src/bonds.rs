@@ -252,8 +252,17 @@ impl Dataplane {
         }
     }
 
-    /// Books the outcome of queued frames at the bond too. What was ours alone is taken off first.
-    pub(crate) fn settle_bond(&mut self, port: u32, accepted: u64, bytes: u64, full: u64, refused: u64) {
+    /// Books the outcome of queued frames at the bond too. What was ours alone is taken off first; it is
+    /// never too long.
+    pub(crate) fn settle_bond(
+        &mut self,
+        port: u32,
+        accepted: u64,
+        bytes: u64,
+        full: u64,
+        refused: u64,
+        too_long: u64,
+    ) {
         let Some(bond) = self.bond_mut(PortId(port)) else { return };
         let at = bond.port;
         if let Some(peer) = bond.peer.as_deref_mut().filter(|peer| peer.port == port) {
@@ -262,11 +271,14 @@ impl Dataplane {
             let ours_bytes = std::mem::take(&mut peer.pending_bytes);
             let accepted = accepted.min(ours);
             let full = full.min(ours - accepted);
+            let too_long = too_long.min(ours - accepted - full);
+            let refused = ours - accepted - full - too_long;
             let counters = &mut self.counters[at as usize];
             counters.tx_frames += accepted;
             counters.tx_bytes += if accepted > 0 { ours_bytes } else { 0 };
             counters.dropped_out.count(DropReason::QueueFull, full);
-            counters.dropped_out.count(DropReason::TransmitError, ours - accepted - full);
+            counters.dropped_out.count(DropReason::TransmitError, refused);
+            counters.dropped_out.count(DropReason::TooLong, too_long);
             return;
         }
         let Some(member) = bond.member(port) else { return };
@@ -280,5 +292,6 @@ impl Dataplane {
         counters.tx_bytes += bytes.saturating_sub(if own_accepted > 0 { own_bytes } else { 0 });
         counters.dropped_out.count(DropReason::QueueFull, full - own_full);
         counters.dropped_out.count(DropReason::TransmitError, refused.saturating_sub(own_refused));
+        counters.dropped_out.count(DropReason::TooLong, too_long);
     }
 }

@@ -31,7 +31,7 @@ macro_rules! reasons {
 reasons! {
     /// Shorter than an Ethernet header (14 bytes).
     Runt = "runt",
-    /// Longer than the network's MTU allows (after segmentation).
+    /// Longer than the MTU of the network, or of the link that it was to leave by, allows (after segmentation).
     TooLong = "too-long",
     /// Offload header that does not fit the frame.
     BadOffload = "bad-offload",

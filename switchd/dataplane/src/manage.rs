@@ -404,21 +404,31 @@ impl Dataplane {
         self.networks.iter().any(|network| network.addresses > 0)
     }
 
-    /// The outcome of frames of this burst that the rim queued for `port`; `bytes` are those accepted.
-    pub fn settle(&mut self, port: PortId, accepted: u64, bytes: u64, full: u64, refused: u64) {
+    /// The outcome of frames of this burst that the rim queued for `port`; `bytes` are those accepted,
+    /// `too_long` those that the link's MTU does not let through.
+    pub fn settle(
+        &mut self,
+        port: PortId,
+        accepted: u64,
+        bytes: u64,
+        full: u64,
+        refused: u64,
+        too_long: u64,
+    ) {
         if self.ports.get(port.0 as usize).is_some_and(|port| port.role != Role::Single) {
-            self.settle_bond(port.0, accepted, bytes, full, refused);
+            self.settle_bond(port.0, accepted, bytes, full, refused, too_long);
         }
         let Some(counters) = self.counters.get_mut(port.0 as usize) else { return };
         if self.ports[port.0 as usize].is_target {
             counters.tx_mirrored += accepted;
-            counters.mirrored_dropped += full + refused;
+            counters.mirrored_dropped += full + refused + too_long;
             return;
         }
         counters.tx_frames += accepted;
         counters.tx_bytes += bytes;
         counters.dropped_out.count(DropReason::QueueFull, full);
         counters.dropped_out.count(DropReason::TransmitError, refused);
+        counters.dropped_out.count(DropReason::TooLong, too_long);
     }
 
     /// Frames for switchd itself that arrived since the last call.

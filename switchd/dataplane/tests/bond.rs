@@ -424,14 +424,15 @@ fn queued_frames_count_at_the_bond_and_at_the_member_but_our_own_only_at_the_mem
     let mut frames: Vec<Frame> =
         (0..5).map(|_| Frame::from_bytes(&frame(mac(1), mac(9))).expect("fits")).collect();
     world.dataplane.process(now, guest, &mut frames, &NoTails, &mut world.rim);
-    // Six waited: three left, two found no room, one was refused.
-    world.dataplane.settle(member, 3, 180, 2, 1);
+    // Six waited: three left, one found no room, one was refused, one was too long.
+    world.dataplane.settle(member, 3, 180, 1, 1, 1);
     world.check();
     let (b, m) = (world.dataplane.port_counters(bond), world.dataplane.port_counters(member));
     assert_eq!((m.offered, m.originated, m.tx_frames, m.tx_bytes), (6, 1, 3, 180));
     assert_eq!((b.offered, b.tx_frames, b.tx_bytes), (5, 2, 120));
-    assert_eq!(b.dropped_out.get(DropReason::QueueFull), 2);
-    assert_eq!(b.dropped_out.get(DropReason::TransmitError), 1);
+    for reason in [DropReason::QueueFull, DropReason::TransmitError, DropReason::TooLong] {
+        assert_eq!((b.dropped_out.get(reason), m.dropped_out.get(reason)), (1, 1), "{reason:?}");
+    }
 }
 
 #[test]

@@ -358,12 +358,13 @@ fn queued_frames_are_settled_as_they_fare() {
     world.rim.outcome.insert(b, Transmit::Queued);
     let mut frames = [(); 10].map(|()| switchd_wire::Frame::from_bytes(&frame(mac(1), mac(2))).unwrap());
     world.dataplane.process(world.now, a, &mut frames, &switchd_wire::NoTails, &mut world.rim);
-    world.dataplane.settle(b, 6, 360, 3, 1);
+    world.dataplane.settle(b, 6, 360, 2, 1, 1);
     world.check();
     let counters = world.dataplane.port_counters(b);
     assert_eq!((counters.offered, counters.tx_frames, counters.tx_bytes), (10, 6, 360));
-    assert_eq!(counters.dropped_out.get(DropReason::QueueFull), 3);
+    assert_eq!(counters.dropped_out.get(DropReason::QueueFull), 2);
     assert_eq!(counters.dropped_out.get(DropReason::TransmitError), 1);
+    assert_eq!(counters.dropped_out.get(DropReason::TooLong), 1);
 }
 
 #[test]
@@ -417,7 +418,7 @@ fn unknown_ids_do_no_harm() {
     world.dataplane.leave_uplink(nowhere, a);
     world.dataplane.remove_network(nowhere);
     world.dataplane.remove_mirror(MirrorId(200));
-    world.dataplane.settle(nobody, 1, 60, 0, 0);
+    world.dataplane.settle(nobody, 1, 60, 0, 0, 0);
     assert_eq!(world.dataplane.port_counters(nobody).rx_frames, 0);
     assert_eq!(world.dataplane.join_uplink(network, nobody, None), Err(Refusal::UnknownPort(nobody)));
     assert_eq!(world.dataplane.join_uplink(network, a, None), Err(Refusal::NotAnUplink(a)));

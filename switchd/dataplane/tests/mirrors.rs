@@ -182,7 +182,7 @@ fn copies_that_the_target_cannot_take_are_counted_there() {
     world.dataplane.set_port(target, PortConfig::default());
     world.dataplane.set_link(target, false);
     world.inject(a, &bytes);
-    world.dataplane.settle(target, 0, 0, 4, 1);
+    world.dataplane.settle(target, 0, 0, 3, 1, 1);
     let counters = world.dataplane.port_counters(target);
     assert_eq!((counters.tx_mirrored, counters.mirrored_dropped), (1, 3 + 5));
     assert_eq!((counters.tx_frames, counters.dropped_out.total()), (0, 0));

@@ -70,6 +70,8 @@ pub struct Flushed {
     pub bytes: u64,
     pub full: u64,
     pub refused: u64,
+    /// Refused because the link's MTU is smaller; not among `refused`.
+    pub too_long: u64,
 }
 
 /// A port as a worker holds it.

@@ -152,5 +152,7 @@ fn book(flushed: Flushed, sent: &mut u32, refusal: &mut Option<DropReason>) {
         *refusal = Some(DropReason::QueueFull);
     } else if flushed.refused > 0 {
         *refusal = Some(DropReason::TransmitError);
+    } else if flushed.too_long > 0 {
+        *refusal = Some(DropReason::TooLong);
     }
 }

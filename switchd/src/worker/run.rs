@@ -318,17 +318,17 @@ impl Worker {
 
     /// Lets the devices send what they queued, and books the outcome.
     pub(super) fn flush(&mut self) {
-        for (port, Flushed { accepted, bytes, full, refused }) in self.finisher.early.drain(..) {
-            self.dataplane.settle(port, accepted, bytes, full, refused);
+        for (port, Flushed { accepted, bytes, full, refused, too_long }) in self.finisher.early.drain(..) {
+            self.dataplane.settle(port, accepted, bytes, full, refused, too_long);
         }
         for index in 0..self.finisher.queued.len() {
             let port = self.finisher.queued[index];
             let Some(Some(slot)) = self.table.ports.get_mut(port.0 as usize) else { continue };
             slot.queued = false;
             let Some(device) = slot.device.as_mut() else { continue };
-            let flushed = device.flush(&self.arena);
+            let Flushed { accepted, bytes, full, refused, too_long } = device.flush(&self.arena);
             let pending = device.pending();
-            self.dataplane.settle(port, flushed.accepted, flushed.bytes, flushed.full, flushed.refused);
+            self.dataplane.settle(port, accepted, bytes, full, refused, too_long);
             if pending {
                 self.mark_ready(port);
             }

@@ -138,7 +138,7 @@ impl World {
         for port in queued {
             let frames: Vec<&Vec<u8>> = sent.iter().filter(|(to, _)| *to == port).map(|(_, b)| b).collect();
             let bytes = frames.iter().map(|bytes| bytes.len() as u64).sum();
-            self.dataplane.settle(port, frames.len() as u64, bytes, 0, 0);
+            self.dataplane.settle(port, frames.len() as u64, bytes, 0, 0, 0);
         }
         self.check();
         sent

@@ -96,6 +96,10 @@ impl NetdevPort {
                     self.flushed.full += 1;
                     first += 1;
                 }
+                Some(libc::EMSGSIZE) => {
+                    self.flushed.too_long += 1;
+                    first += 1;
+                }
                 Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV | libc::EBADF) => {
                     self.flushed.refused += rest;
                     self.check_dead(&error);
