@@ -8,9 +8,10 @@
 //! ```
 //! - `session` connects (or accepts) for ever, on a thread of its own, and answers the protocol's messages
 //!   (`handshake`) with the `vhost` crate, and by itself those that the crate does not know (`control`).
-//! - `device` is what was agreed; `ring` reads and writes rings, `split` or `packed`; `memory` turns guest
-//!   addresses into mappings; `log` notes what was written while a guest migrates, and `inflight` is the file
-//!   of chains under way; `port` is what a worker holds, with `take` and `deliver` for the two directions.
+//! - `device` is what was agreed; `ring` reads and writes rings, `split` or `packed`, with `notices` for who
+//!   wakes whom; `memory` turns guest addresses into mappings; `log` notes what was written while a guest
+//!   migrates, and `inflight` is the file of chains under way; `port` is what a worker holds, with `take` and
+//!   `deliver` for the two directions.
 //!
 //! **What a guest may do wrong** (see [`split::Fault`]) costs its own connection: the reason is shown, and the
 //! next one is tried after a second. A monitor holds the kick and call descriptors too. The kick is only
@@ -33,6 +34,7 @@ mod handshake;
 mod inflight;
 mod log;
 pub(crate) mod memory;
+mod notices;
 mod packed;
 #[cfg(test)]
 mod packed_tests;
@@ -45,6 +47,8 @@ mod take;
 mod tests;
 #[cfg(test)]
 mod tests_bursts;
+#[cfg(test)]
+mod tests_models;
 #[cfg(test)]
 mod tests_oracle;
 #[cfg(test)]

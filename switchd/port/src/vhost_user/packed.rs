@@ -19,20 +19,16 @@
 //! it so. A crash between a burst and its record is made up for by going over what is used already.
 
 use super::memory::{GuestMemory, Pieces, Span};
+use super::notices::{AT_POSITION, DISABLE, ENABLE, PackedWords, Wish};
 use super::split::{Fault, Layout, SIZE_MAX};
 use std::collections::VecDeque;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
 const AVAIL: u16 = 1 << 7;
 const USED: u16 = 1 << 15;
-
-/// Event flags (2.8.10).
-const ENABLE: u16 = 0;
-const DISABLE: u16 = 1;
-const AT_POSITION: u16 = 2;
 
 const INDEX: u16 = 0x7fff;
 const WRAP: u16 = 0x8000;
@@ -223,8 +219,7 @@ impl Packed {
         let mut count = 0;
         loop {
             let at = 16 * usize::from(place.index);
-            // Acquire: what the driver wrote before these flags is seen.
-            let flags = self.ring.load(at + 14, Ordering::Acquire);
+            let flags = self.words().flags(place.index);
             if mark(flags, place.wrap) != Mark::Available {
                 return if count == 0 { Ok(None) } else { Err(Fault::Unavailable { at: place.index }) };
             }
@@ -320,37 +315,21 @@ impl Packed {
     #[inline]
     pub fn publish(&mut self) -> bool {
         let Some((index, flags)) = self.first.take() else { return false };
-        // Release: all that was written for the burst is seen before these flags.
-        self.ring.store(16 * usize::from(index) + 14, flags, Ordering::Release);
-        if !(self.armed && self.event_idx) {
-            self.device.store(0, self.returned.bits() ^ INDEX, Ordering::Release);
-        }
+        let record = (!(self.armed && self.event_idx)).then(|| self.returned.bits() ^ INDEX);
+        self.words().show(index, flags, record);
         let (old, new) = (self.published, self.returned);
         self.published = new;
-        // The flags must be out before we look whether an interrupt is wanted, or both sides may miss it.
-        fence(Ordering::SeqCst);
-        match self.driver.load(2, Ordering::Acquire) & 3 {
-            DISABLE => false,
-            AT_POSITION if self.event_idx => {
-                let event = Place::from_bits(self.driver.load(0, Ordering::Relaxed));
-                crossed(event, new, old, self.size)
-            }
-            _ => true,
+        match self.words().wish() {
+            Wish::Never => false,
+            Wish::Always => true,
+            Wish::At(event) => crossed(Place::from_bits(event), new, old, self.size),
         }
     }
 
     /// Asks to be notified of the next chain. True: one came meanwhile, for which there may be no notice.
     pub fn arm(&mut self) -> Result<bool, Fault> {
         self.armed = true;
-        if self.event_idx {
-            self.device.store(0, self.next.bits(), Ordering::Relaxed);
-            self.device.store(2, AT_POSITION, Ordering::Release);
-        } else {
-            self.device.store(2, ENABLE, Ordering::Relaxed);
-        }
-        // As in `publish`, the other way round.
-        fence(Ordering::SeqCst);
-        let flags = self.ring.load(16 * usize::from(self.next.index) + 14, Ordering::Acquire);
+        let flags = self.words().ask(self.next.index, self.next.bits());
         Ok(mark(flags, self.next.wrap) == Mark::Available && self.held < self.size)
     }
 
@@ -358,8 +337,17 @@ impl Packed {
     #[inline]
     pub fn disarm(&mut self) {
         if std::mem::take(&mut self.armed) {
-            self.device.store(2, DISABLE, Ordering::Relaxed);
-            self.device.store(0, self.returned.bits() ^ INDEX, Ordering::Release);
+            self.words().ask_no_more(self.returned.bits() ^ INDEX);
+        }
+    }
+
+    #[inline(always)]
+    fn words(&self) -> PackedWords<'_, Span> {
+        PackedWords {
+            ring: &self.ring,
+            driver: &self.driver,
+            device: &self.device,
+            event_idx: self.event_idx,
         }
     }
 }

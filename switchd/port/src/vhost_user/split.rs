@@ -14,8 +14,9 @@
 //! buffer, is kept as it was read. What is kept lives as long as the ring's layout and its memory do.
 
 use super::memory::{GuestMemory, Piece, Pieces, Span};
+use super::notices::{SplitWords, Wish};
 use std::fmt;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 /// Largest queue (virtio 1.2, 2.7: a power of two up to 32768).
 pub const SIZE_MAX: u16 = 32768;
@@ -23,10 +24,6 @@ pub const SIZE_MAX: u16 = 32768;
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
-/// In the available ring's flags: the driver wants no interrupts (2.7.7).
-const NO_INTERRUPT: u16 = 1;
-/// In the used ring's flags: we want no notifications (2.7.10).
-const NO_NOTIFY: u16 = 1;
 
 /// How a guest broke the rules of a ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -166,8 +163,7 @@ impl Split {
     #[inline]
     pub fn waiting(&mut self) -> Result<u16, Fault> {
         if self.seen == self.next {
-            // Acquire: what the driver wrote before it moved the index is seen.
-            let index = self.available.load(2, Ordering::Acquire);
+            let index = self.words().available();
             if index.wrapping_sub(self.next) > self.size {
                 return Err(Fault::AvailJump { from: self.next, to: index, size: self.size });
             }
@@ -179,7 +175,11 @@ impl Split {
     /// Looks at the index again, though not all that was seen has been taken.
     #[inline]
     fn look(&mut self) -> Result<u16, Fault> {
-        let index = self.available.load(2, Ordering::Acquire);
+        self.seen_up_to(self.words().available())
+    }
+
+    #[inline]
+    fn seen_up_to(&mut self, index: u16) -> Result<u16, Fault> {
         if index.wrapping_sub(self.next) > self.size {
             return Err(Fault::AvailJump { from: self.next, to: index, size: self.size });
         }
@@ -384,37 +384,34 @@ impl Split {
         if old == new {
             return false;
         }
-        // Release: entries and buffers are seen before the index.
-        self.used.store(2, new, Ordering::Release);
+        self.words().show(new);
         self.published = new;
-        // The index must be out before we look whether an interrupt is wanted, or both sides may miss it.
-        fence(Ordering::SeqCst);
-        if self.event_idx {
-            let event = self.available.load(4 + 2 * usize::from(self.size), Ordering::Relaxed);
-            crossed(event, new, old)
-        } else {
-            self.available.load(0, Ordering::Relaxed) & NO_INTERRUPT == 0
+        match self.words().wish() {
+            Wish::Never => false,
+            Wish::Always => true,
+            Wish::At(event) => crossed(event, new, old),
         }
     }
 
     /// Asks to be notified of the next chain. True: one came meanwhile, for which there may be no notice.
     pub fn arm(&mut self) -> Result<bool, Fault> {
-        if self.event_idx {
-            let at = 4 + 8 * usize::from(self.size);
-            self.used.store(at, self.next, Ordering::Relaxed);
-        } else {
-            self.used.store(0, 0, Ordering::Relaxed);
-        }
-        // As in `publish`, the other way round.
-        fence(Ordering::SeqCst);
-        Ok(self.look()? > 0)
+        let index = self.words().ask(self.next);
+        Ok(self.seen_up_to(index)? > 0)
     }
 
-    /// We look by ourselves. With EVENT_IDX an event that lies behind says so already (2.7.10).
+    /// We look by ourselves.
     #[inline]
     pub fn disarm(&mut self) {
-        if !self.event_idx {
-            self.used.store(0, NO_NOTIFY, Ordering::Relaxed);
+        self.words().ask_no_more();
+    }
+
+    #[inline(always)]
+    fn words(&self) -> SplitWords<'_, Span> {
+        SplitWords {
+            available: &self.available,
+            used: &self.used,
+            size: self.size,
+            event_idx: self.event_idx,
         }
     }
 }
