@@ -60,6 +60,8 @@ pub enum Sent {
     Queued,
     Full,
     Refused,
+    /// Nobody is at the other end.
+    Down,
 }
 
 /// Outcome of all queued frames of a burst.

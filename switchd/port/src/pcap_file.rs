@@ -196,7 +196,7 @@ impl Port for PcapFilePort {
         let sent = self.write(frame, arena);
         match sent {
             Sent::Full => self.full += 1,
-            Sent::Refused => self.refused += 1,
+            Sent::Refused | Sent::Down => self.refused += 1,
             Sent::Accepted | Sent::Queued => {}
         }
         sent

@@ -85,6 +85,7 @@ impl Rim for WorkerRim<'_> {
             }
             Sent::Full => Transmit::Dropped(DropReason::QueueFull),
             Sent::Refused => Transmit::Dropped(DropReason::TransmitError),
+            Sent::Down => Transmit::Dropped(DropReason::LinkDown),
         }
     }
 
@@ -134,6 +135,7 @@ fn send_segments(device: &mut dyn Port, frame: &Frame, arena: &Arena, finisher: 
             Sent::Queued => {}
             Sent::Full => refusal = Some(DropReason::QueueFull),
             Sent::Refused => refusal = Some(DropReason::TransmitError),
+            Sent::Down => refusal = Some(DropReason::LinkDown),
         }
     });
     if !at_once {

@@ -6,6 +6,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
+use switchd_dataplane::DropReason;
 use switchd_port::memory::MemoryPort;
 use switchd_port::{Arena, Flushed, Offloads, Port, Received, Sent};
 use switchd_wire::{Frame, Gso, VnetHeader};
@@ -85,12 +86,7 @@ fn a_learned_address_gets_its_frames_alone() {
     assert_eq!(bench.worker.fdb("lab").unwrap().len(), 2);
 }
 
-#[test]
-fn a_superframe_is_cut_for_a_port_that_cannot_take_it() {
-    let bench = bench();
-    bench.network("lab");
-    let sender = bench.port("lab", "a", ALL);
-    let receiver = bench.port("lab", "b", Offloads::default());
+fn superframe() -> (Vec<u8>, VnetHeader) {
     let mut bytes = frame(2, 1, 14 + 20 + 20 + 4000);
     bytes[12..14].copy_from_slice(&[8, 0]);
     bytes[14] = 0x45;
@@ -107,6 +103,16 @@ fn a_superframe_is_cut_for_a_port_that_cannot_take_it() {
         csum_offset: 16,
         ..VnetHeader::default()
     };
+    (bytes, vnet)
+}
+
+#[test]
+fn a_superframe_is_cut_for_a_port_that_cannot_take_it() {
+    let bench = bench();
+    bench.network("lab");
+    let sender = bench.port("lab", "a", ALL);
+    let receiver = bench.port("lab", "b", Offloads::default());
+    let (bytes, vnet) = superframe();
     assert!(sender.inject(&bytes, vnet));
     let segments = arrivals(&receiver, 4);
     assert_eq!(segments.iter().map(Vec::len).collect::<Vec<_>>(), [1054; 4]);
@@ -173,6 +179,44 @@ impl Port for Dead {
     fn offloads(&self) -> Offloads {
         ALL
     }
+}
+
+/// A device that has a link, and nobody at its other end.
+struct Deserted;
+
+impl Port for Deserted {
+    fn receive(&mut self, _: &mut [Frame], _: &mut Arena) -> Received {
+        Received::default()
+    }
+    fn send(&mut self, _: &mut Frame, _: &Arena) -> Sent {
+        Sent::Down
+    }
+    fn flush(&mut self, _: &Arena) -> Flushed {
+        Flushed::default()
+    }
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    fn offloads(&self) -> Offloads {
+        Offloads::default()
+    }
+}
+
+#[test]
+fn what_meets_nobody_is_counted_as_link_down() {
+    let bench = bench();
+    bench.network("lab");
+    let ports = ["a", "b"].map(|name| bench.port("lab", name, ALL));
+    bench.device("lab", "c", Box::new(Deserted));
+    // Flooded, whole and in segments.
+    assert!(ports[0].inject(&frame(0xff, 1, 60), VnetHeader::default()));
+    let (bytes, vnet) = superframe();
+    assert!(ports[0].inject(&bytes, vnet));
+    assert_eq!(arrivals(&ports[1], 2).len(), 2);
+    let snapshot = bench.worker.snapshot().unwrap();
+    let c = snapshot.ports.iter().find(|port| &*port.name == "c").unwrap();
+    assert_eq!(c.counters.dropped_out.get(DropReason::LinkDown), 2);
+    assert_eq!(c.counters.dropped_out.total(), 2);
 }
 
 #[test]

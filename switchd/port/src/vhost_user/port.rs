@@ -50,7 +50,7 @@ pub struct VhostUserPort {
     taken: Vec<(u16, u16)>,
     /// Rings that frames of this burst may be sent to; none: nothing was sent yet.
     outlets: Vec<u16>,
-    /// There are none for what is left of the burst.
+    /// The session is at work: what is left of the burst does not wait for it either.
     barred: bool,
     /// Outcome of what was sent since the last flush.
     flushed: Flushed,
@@ -157,10 +157,14 @@ impl Port for VhostUserPort {
         if !takes(self.offloads, &frame.vnet) {
             return Sent::Refused;
         }
-        if self.outlets.is_empty() && (self.barred || !self.open()) {
-            self.barred = true;
-            self.flushed.full += 1;
-            return Sent::Queued;
+        if self.outlets.is_empty() {
+            if !self.barred && !self.open() {
+                return Sent::Down;
+            }
+            if self.barred {
+                self.flushed.full += 1;
+                return Sent::Queued;
+            }
         }
         self.deliver(frame, arena)
     }
@@ -338,12 +342,15 @@ impl VhostUserPort {
         self.held = Some(held);
     }
 
-    /// Before the first frame of a burst to the guest. False: nobody is there, or the session is at work.
+    /// Before the first frame of a burst to the guest. False: no ring to it runs.
     fn open(&mut self) -> bool {
         if self.held.is_none() {
             self.held = self.shared.hold_soon();
         }
-        let Some(device) = self.held.as_mut() else { return false };
+        let Some(device) = self.held.as_mut() else {
+            self.barred = true;
+            return true;
+        };
         // What has changed since the last receive matters only where frames were judged by it.
         let fits = device.changes == self.changes || device.offloads() == self.offloads;
         if fits && device.is_up() {

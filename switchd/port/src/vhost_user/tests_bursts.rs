@@ -7,7 +7,7 @@ use super::fuzzing::{Guest, port};
 use super::memory::{GuestMemory, Piece, Pieces, Region};
 use super::take::Taking;
 use crate::sys::mapping::Mapping;
-use crate::{Arena, Offloads, Port, Sent};
+use crate::{Arena, Flushed, Offloads, Port, Sent};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -163,6 +163,32 @@ fn a_guest_without_buffers_costs_only_itself() {
     for (number, at) in places.into_iter().enumerate() {
         assert_eq!(three.bytes(at + 12, 600), pattern(600, number as u8));
     }
+}
+
+#[test]
+fn who_has_no_ring_is_not_there_and_who_is_busy_is_not_waited_for() {
+    let mut two = Side::new();
+    two.offer(0, 2000);
+    let mut frame = Frame::from_bytes(&pattern(60, 0)).unwrap();
+    let arena = Arena::with_slots(1);
+    let shared = Arc::clone(&two.port.shared);
+    {
+        let _at_work = shared.device();
+        for _ in 0..2 {
+            assert_eq!(two.port.send(&mut frame, &arena), Sent::Queued);
+        }
+        assert_eq!(two.port.flush(&arena), Flushed { full: 2, ..Flushed::default() });
+    }
+    // The ring to the guest stops, the other one runs on.
+    let ring = shared.device().rings[0].running.take();
+    for _ in 0..2 {
+        assert_eq!(two.port.send(&mut frame, &arena), Sent::Down);
+    }
+    assert_eq!(two.port.flush(&arena), Flushed::default());
+    assert!(shared.hold().is_some(), "held for nobody");
+    shared.device().rings[0].running = ring;
+    assert_eq!(two.port.send(&mut frame, &arena), Sent::Queued);
+    assert_eq!((two.port.flush(&arena).accepted, two.used(0)), (1, 1));
 }
 
 #[test]

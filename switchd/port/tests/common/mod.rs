@@ -227,7 +227,7 @@ fn pass(
         seen.longest = seen.longest.max(frame.len());
         match to.send(frame, arena) {
             Sent::Accepted | Sent::Queued => {}
-            Sent::Full | Sent::Refused => seen.lost += 1,
+            Sent::Full | Sent::Refused | Sent::Down => seen.lost += 1,
         }
     }
     let flushed = to.flush(arena);
