@@ -181,8 +181,9 @@ fn a_monitor_that_breaks_the_rules_is_cut_off_and_nobody_else_notices() {
     let reason = switch.port(&format!("bad{last}"))["reason"].to_string();
     assert!(reason.contains("cut off"), "{reason}");
     assert_eq!((switch.pid(), switch.dataplane_pid()), pids);
-    eventually(Duration::from_secs(5), || match (descriptors(pids.0), descriptors(pids.1)) {
-        now if now == before => Ok(()),
+    // Fewer, where a connection of the control plane was open when they were counted first.
+    eventually(Duration::from_secs(20), || match (descriptors(pids.0), descriptors(pids.1)) {
+        now if now.0 <= before.0 && now.1 <= before.1 => Ok(()),
         now => Err(format!("{before:?} descriptors have become {now:?}")),
     });
 }
@@ -272,7 +273,7 @@ fn a_guest_that_breaks_its_rings_loses_its_port_with_the_reason_and_nobody_else_
     });
     assert_eq!((switch.pid(), switch.dataplane_pid()), pids);
     eventually(Duration::from_secs(5), || match (descriptors(pids.0), descriptors(pids.1)) {
-        now if now == before => Ok(()),
+        now if now.0 <= before.0 && now.1 <= before.1 => Ok(()),
         now => Err(format!("{before:?} descriptors have become {now:?}")),
     });
 }

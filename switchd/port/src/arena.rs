@@ -130,7 +130,7 @@ impl Arena {
     }
 
     /// The bytes that a token of this burst names, where they are.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn tail(&self, tail: Tail) -> Result<TailBytes<'_>, StaleTail> {
         if tail.len == 0 || tail.source != LENT {
             return self.bytes(tail).map(TailBytes::Own);

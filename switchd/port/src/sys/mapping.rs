@@ -162,20 +162,14 @@ impl Mapping {
     #[inline(always)]
     #[must_use]
     pub fn write_short(&self, at: usize, src: &[u8]) -> bool {
-        const BLOCK: usize = 16;
         let len = src.len();
-        if !(BLOCK..=8 * BLOCK).contains(&len) {
-            return self.write(at, src);
-        }
         let Some(to) = self.at(at, len) else { return false };
-        let mut done = 0;
-        // The last block overlaps with the one before it instead of being shorter.
-        while done < len {
-            let from = done.min(len - BLOCK);
-            // SAFETY: `at` has checked `len` bytes and `from + BLOCK` is no more than `len`, in `src` as in the
-            // mapping; nobody has a reference to the bytes that are overwritten.
-            unsafe { ptr::copy_nonoverlapping(src.as_ptr().add(from), to.add(from), BLOCK) };
-            done += BLOCK;
+        // Two blocks of the same size, which overlap: no loop, no branch for the rest.
+        match len {
+            64..=128 => ends::<64>(to, src),
+            32..=63 => ends::<32>(to, src),
+            16..=31 => ends::<16>(to, src),
+            _ => return self.write(at, src),
         }
         true
     }
@@ -206,14 +200,16 @@ impl Mapping {
         let _ = address;
     }
 
-    /// As [`Mapping::prefetch`], for a line that is to be written.
+    /// As [`Mapping::prefetch`], for a line that is to be written: it comes as ours alone, and is not asked for
+    /// twice. (The intrinsic with that hint is a plain prefetch unless built for a newer processor; those before
+    /// PREFETCHW take the instruction for none.)
     #[inline(always)]
     pub fn prefetch_write(&self, at: usize) {
         let address = self.base.wrapping_add(self.from).wrapping_add(at);
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_ET0 }>(address.cast());
+            std::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = address;
@@ -241,6 +237,18 @@ impl Mapping {
         // SAFETY: as for loading.
         unsafe { AtomicU16::from_ptr(word) }.store(value.to_le(), order);
         true
+    }
+}
+
+/// Writes the first and the last `N` bytes of `src`, which is no shorter, to the same places behind `to`.
+#[inline(always)]
+fn ends<const N: usize>(to: *mut u8, src: &[u8]) {
+    let last = src.len() - N;
+    // SAFETY: the caller has seen that `to` is good for `src.len()` bytes, and both blocks lie within that many;
+    // nobody has a reference to the bytes that are overwritten.
+    unsafe {
+        ptr::copy_nonoverlapping(src.as_ptr(), to, N);
+        ptr::copy_nonoverlapping(src.as_ptr().add(last), to.add(last), N);
     }
 }
 

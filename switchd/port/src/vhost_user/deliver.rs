@@ -13,6 +13,8 @@ use switchd_wire::vnet::VNET_LEN;
 
 /// The longest header in front of a frame.
 const HEADER_MAX: usize = 12;
+/// Of a frame that is finished and in one chain (virtio 1.2, 5.1.6.1).
+const PLAIN_HEADER: [u8; HEADER_MAX] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Wrote {
@@ -59,6 +61,7 @@ impl Delivery<'_> {
             return Ok(Wrote::NoRoom);
         }
         let ready = queue.ready(0);
+        queue.prefetch_soon(0, self.memory, true);
         let Some(piece) = ready.piece.filter(|piece| piece.len as usize >= need) else {
             return self.write_across(queue, frame, tail, gathered);
         };
@@ -67,16 +70,19 @@ impl Delivery<'_> {
         }
         let lost = Fault::Unmapped { address: piece.at as u64, len: u64::from(piece.len) };
         let mapping = self.memory.mapping(&piece).ok_or(lost)?;
-        let header = self.header(frame, 1);
+        let vnet = &frame.vnet;
         let written = match self.header_len {
-            HEADER_MAX => mapping.write(piece.at, &header),
-            _ => mapping.write(piece.at, &header[..VNET_LEN]),
+            HEADER_MAX if !(vnet.needs_csum | vnet.data_valid | vnet.is_gso()) => {
+                mapping.write(piece.at, &PLAIN_HEADER)
+            }
+            HEADER_MAX => mapping.write(piece.at, &self.header(frame, 1)),
+            _ => mapping.write(piece.at, &self.header(frame, 1)[..VNET_LEN]),
         };
         let at = piece.at + self.header_len;
         let end = at + head.len();
         if !(written
             && mapping.write_short(at, head)
-            && write_tail(mapping, end, tail, frame.tail.len as usize))
+            && (frame.tail.len == 0 || write_tail(mapping, end, tail, frame.tail.len as usize)))
         {
             return Err(lost);
         }

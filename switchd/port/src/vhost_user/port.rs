@@ -26,6 +26,7 @@ use super::memory::Pieces;
 use super::session::{Held, Peer, Shared, start};
 use super::split::{AHEAD, Fault};
 use super::take::Taking;
+use crate::arena::TailBytes;
 use crate::memory::takes;
 use crate::{Arena, Flushed, Offloads, Port, Received, Sent};
 use rustix::event::epoll;
@@ -285,6 +286,7 @@ impl VhostUserPort {
                 let slot = received.frames;
                 let frame = &mut frames[slot];
                 let chain = queue.ready(0);
+                queue.prefetch_soon(0, memory, false);
                 let (head, taken) = match &chain.piece {
                     Some(piece) => {
                         pieces += 1;
@@ -366,7 +368,11 @@ impl VhostUserPort {
 
     #[inline]
     fn deliver(&mut self, frame: &Frame, arena: &Arena) -> Sent {
-        let (Some(device), Ok(tail)) = (self.held.as_mut(), arena.tail(frame.tail)) else {
+        let tail = match frame.tail.len {
+            0 => Ok(TailBytes::Own(&[])),
+            _ => arena.tail(frame.tail),
+        };
+        let (Some(device), Ok(tail)) = (self.held.as_mut(), tail) else {
             self.flushed.refused += 1;
             return Sent::Queued;
         };

@@ -67,6 +67,14 @@ impl Virtqueue {
         }
     }
 
+    /// Asks for the lines of a buffer that comes soon after the one `ahead` chains on.
+    #[inline(always)]
+    pub fn prefetch_soon(&self, ahead: usize, memory: &GuestMemory, to_write: bool) {
+        if let Virtqueue::Split(ring) = self {
+            ring.prefetch_soon(ahead, memory, to_write);
+        }
+    }
+
     /// Takes the chain that waits `ahead` chains on, without moving: its head, its pieces added to
     /// `pieces`. `None` when so many do not wait.
     #[inline]
@@ -80,13 +88,13 @@ impl Virtqueue {
     }
 
     /// `count` chains that were peeked at are taken.
-    #[inline]
+    #[inline(always)]
     pub fn advance(&mut self, count: u16) {
         either!(self, ring => ring.advance(count));
     }
 
     /// Returns the chain that was taken first, `len` bytes of which were written.
-    #[inline]
+    #[inline(always)]
     pub fn give_back(&mut self, head: u16, len: u32) {
         either!(self, ring => ring.give_back(head, len));
     }

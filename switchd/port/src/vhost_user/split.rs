@@ -71,6 +71,8 @@ impl fmt::Display for Fault {
 
 /// Chains that are read ahead.
 pub const AHEAD: usize = 64;
+/// So many chains before it is needed a buffer is asked for: enough to be there, few enough to be under way at once.
+const DISTANCE: u16 = 8;
 
 /// A chain that was read ahead: one buffer within one region, unless it is `None` and to be walked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -93,6 +95,26 @@ pub struct Layout {
     pub log: Option<u64>,
 }
 
+/// An index of a ring, kept in 32 bits. As a field of 16 it would be stored as 16 and, where it is aligned, loaded
+/// as 32 on x86: such a load is not forwarded from the store, and waits until all that was written before has
+/// reached the guest's lines.
+#[derive(Clone, Copy)]
+struct Index(u32);
+
+impl From<u16> for Index {
+    #[inline]
+    fn from(index: u16) -> Index {
+        Index(index.into())
+    }
+}
+
+impl Index {
+    #[inline]
+    fn get(self) -> u16 {
+        self.0 as u16
+    }
+}
+
 pub struct Split {
     size: u16,
     descriptors: Span,
@@ -101,14 +123,14 @@ pub struct Split {
     event_idx: bool,
     indirect: bool,
     /// The next entry of the available ring to take.
-    next: u16,
+    next: Index,
     /// Entries of the used ring that were written, and up to which the driver was told.
-    returned: u16,
-    published: u16,
+    returned: Index,
+    published: Index,
     /// Index up to which the available ring was filled, when last looked.
-    seen: u16,
+    seen: Index,
     /// Chains from `next` up to here were read ahead; each lies at its index, modulo the length.
-    ahead: u16,
+    ahead: Index,
     window: Box<[Ready; AHEAD]>,
 }
 
@@ -144,11 +166,11 @@ impl Split {
             used,
             event_idx: layout.event_idx,
             indirect: layout.indirect,
-            next: base,
-            returned: base,
-            published: base,
-            seen: base,
-            ahead: base,
+            next: Index::from(base),
+            returned: Index::from(base),
+            published: Index::from(base),
+            seen: Index::from(base),
+            ahead: Index::from(base),
             window: Box::new([Ready::default(); AHEAD]),
         })
     }
@@ -156,20 +178,20 @@ impl Split {
     /// What GET_VRING_BASE answers: the first entry that the driver has not seen returned. What was taken
     /// beyond it is taken again.
     pub fn base(&self) -> u16 {
-        self.published
+        self.published.get()
     }
 
     /// Chains that wait.
     #[inline]
     pub fn waiting(&mut self) -> Result<u16, Fault> {
-        if self.seen == self.next {
+        if self.seen.get() == self.next.get() {
             let index = self.words().available();
-            if index.wrapping_sub(self.next) > self.size {
-                return Err(Fault::AvailJump { from: self.next, to: index, size: self.size });
+            if index.wrapping_sub(self.next.get()) > self.size {
+                return Err(Fault::AvailJump { from: self.next.get(), to: index, size: self.size });
             }
-            self.seen = index;
+            self.seen = Index::from(index);
         }
-        Ok(self.seen.wrapping_sub(self.next))
+        Ok(self.seen.get().wrapping_sub(self.next.get()))
     }
 
     /// Looks at the index again, though not all that was seen has been taken.
@@ -180,11 +202,11 @@ impl Split {
 
     #[inline]
     fn seen_up_to(&mut self, index: u16) -> Result<u16, Fault> {
-        if index.wrapping_sub(self.next) > self.size {
-            return Err(Fault::AvailJump { from: self.next, to: index, size: self.size });
+        if index.wrapping_sub(self.next.get()) > self.size {
+            return Err(Fault::AvailJump { from: self.next.get(), to: index, size: self.size });
         }
-        self.seen = index;
-        Ok(index.wrapping_sub(self.next))
+        self.seen = Index::from(index);
+        Ok(index.wrapping_sub(self.next.get()))
     }
 
     /// See [`super::ring::Virtqueue::look_ahead`].
@@ -196,7 +218,7 @@ impl Split {
         memory: &GuestMemory,
         to_write: bool,
     ) -> Result<usize, Fault> {
-        let have = usize::from(self.ahead.wrapping_sub(self.next));
+        let have = usize::from(self.ahead.get().wrapping_sub(self.next.get()));
         if have >= least {
             return Ok(have);
         }
@@ -218,7 +240,7 @@ impl Split {
         if count <= have {
             return Ok(have);
         }
-        let first = self.ahead;
+        let first = self.ahead.get();
         for step in 0..(count - have) as u16 {
             let index = first.wrapping_add(step);
             let entry = usize::from(index & (self.size - 1));
@@ -232,8 +254,10 @@ impl Split {
                 self.used.prefetch_write(4 + 8 * entry);
             }
         }
+        let near = self.next.get().wrapping_add(DISTANCE);
         for step in 0..(count - have) as u16 {
-            let ready = &mut self.window[usize::from(first.wrapping_add(step)) % AHEAD];
+            let index = first.wrapping_add(step);
+            let ready = &mut self.window[usize::from(index) % AHEAD];
             let descriptor = Descriptor::from(self.descriptors.read::<16>(16 * usize::from(ready.head)));
             ready.piece = match descriptor.flags & (NEXT | INDIRECT) {
                 0 => memory.piece(descriptor.address, descriptor.len, descriptor.flags & WRITE != 0),
@@ -242,18 +266,31 @@ impl Split {
                     None
                 }
             };
-            if let Some(piece) = &ready.piece {
+            if near.wrapping_sub(index) <= DISTANCE
+                && let Some(piece) = &ready.piece
+            {
                 memory.prefetch_piece(piece, to_write);
             }
         }
-        self.ahead = first.wrapping_add((count - have) as u16);
+        self.ahead = Index::from(first.wrapping_add((count - have) as u16));
         Ok(count)
     }
 
     /// The chain `ahead` entries on, of those that [`Split::look_ahead`] has read.
     #[inline]
     pub fn ready(&self, ahead: usize) -> Ready {
-        self.window[usize::from(self.next).wrapping_add(ahead) % AHEAD]
+        self.window[usize::from(self.next.get()).wrapping_add(ahead) % AHEAD]
+    }
+
+    /// Asks for the buffer of a chain that was read ahead and comes soon.
+    #[inline]
+    pub fn prefetch_soon(&self, ahead: usize, memory: &GuestMemory, to_write: bool) {
+        let soon = self.next.get().wrapping_add(ahead as u16 + DISTANCE);
+        if self.ahead.get().wrapping_sub(soon).wrapping_sub(1) < AHEAD as u16
+            && let Some(piece) = &self.window[usize::from(soon) % AHEAD].piece
+        {
+            memory.prefetch_piece(piece, to_write);
+        }
     }
 
     /// Takes the chain that waits `ahead` entries on, without moving: its head, its pieces added to
@@ -267,7 +304,7 @@ impl Split {
         if self.waiting()? <= ahead && self.look()? <= ahead {
             return Ok(None);
         }
-        let entry = usize::from(self.next.wrapping_add(ahead) & (self.size - 1));
+        let entry = usize::from(self.next.get().wrapping_add(ahead) & (self.size - 1));
         let head = self.available.load(4 + 2 * entry, Ordering::Relaxed);
         if head >= self.size {
             return Err(Fault::Head { head, size: self.size });
@@ -279,10 +316,10 @@ impl Split {
     /// `count` chains that were looked at are taken.
     #[inline]
     pub fn advance(&mut self, count: u16) {
-        if self.ahead.wrapping_sub(self.next) < count {
-            self.ahead = self.next.wrapping_add(count);
+        if self.ahead.get().wrapping_sub(self.next.get()) < count {
+            self.ahead = Index::from(self.next.get().wrapping_add(count));
         }
-        self.next = self.next.wrapping_add(count);
+        self.next = Index::from(self.next.get().wrapping_add(count));
     }
 
     fn walk(&self, head: u16, memory: &GuestMemory, pieces: &mut Pieces) -> Result<(), Fault> {
@@ -358,14 +395,14 @@ impl Split {
     }
 
     /// Returns a chain, `len` bytes of which were written. The driver sees it with [`Split::publish`].
-    #[inline]
+    #[inline(always)]
     pub fn give_back(&mut self, head: u16, len: u32) {
-        let entry = usize::from(self.returned & (self.size - 1));
+        let entry = usize::from(self.returned.get() & (self.size - 1));
         let mut raw = [0; 8];
         raw[..4].copy_from_slice(&u32::from(head).to_le_bytes());
         raw[4..].copy_from_slice(&len.to_le_bytes());
         self.used.write(4 + 8 * entry, &raw);
-        self.returned = self.returned.wrapping_add(1);
+        self.returned = Index::from(self.returned.get().wrapping_add(1));
     }
 
     /// Returns, unused, chains that another back-end had under way when this ring was handed over.
@@ -380,12 +417,17 @@ impl Split {
     /// Shows the driver what was returned. True: it wants to be interrupted (2.7.7).
     #[inline]
     pub fn publish(&mut self) -> bool {
-        let (old, new) = (self.published, self.returned);
+        let (old, new) = (self.published.get(), self.returned.get());
         if old == new {
             return false;
         }
         self.words().show(new);
-        self.published = new;
+        self.published = Index::from(new);
+        // The next burst begins here.
+        let entry = 4 + 2 * usize::from(self.next.get() & (self.size - 1));
+        self.available.prefetch(2);
+        self.available.prefetch(entry);
+        self.available.prefetch(entry + 64);
         match self.words().wish() {
             Wish::Never => false,
             Wish::Always => true,
@@ -395,7 +437,7 @@ impl Split {
 
     /// Asks to be notified of the next chain. True: one came meanwhile, for which there may be no notice.
     pub fn arm(&mut self) -> Result<bool, Fault> {
-        let index = self.words().ask(self.next);
+        let index = self.words().ask(self.next.get());
         Ok(self.seen_up_to(index)? > 0)
     }
 
