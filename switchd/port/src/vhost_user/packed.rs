@@ -33,36 +33,47 @@ const USED: u16 = 1 << 15;
 const INDEX: u16 = 0x7fff;
 const WRAP: u16 = 0x8000;
 
-/// A place in the ring: an index and the wrap counter of its lap.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Place {
-    index: u16,
-    wrap: bool,
-}
+/// A place in the ring: an index and, in bit 15, the wrap counter of its lap. In 32 bits, for the reason of the
+/// indices of split rings.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place(u32);
 
 impl Place {
+    #[inline]
     fn from_bits(bits: u16) -> Place {
-        Place { index: bits & INDEX, wrap: bits & WRAP != 0 }
+        Place(bits.into())
     }
 
+    #[inline]
     fn bits(self) -> u16 {
-        self.index | if self.wrap { WRAP } else { 0 }
+        self.0 as u16
+    }
+
+    #[inline]
+    fn index(self) -> u16 {
+        self.0 as u16 & INDEX
+    }
+
+    #[inline]
+    fn wrap(self) -> bool {
+        self.0 as u16 & WRAP != 0
     }
 
     /// `count` descriptors on, at most a lap.
     #[inline]
     fn after(self, count: u16, size: u16) -> Place {
-        let index = u32::from(self.index) + u32::from(count);
+        let lap = self.0 & u32::from(WRAP);
+        let index = (self.0 & u32::from(INDEX)) + u32::from(count);
         match index.checked_sub(u32::from(size)) {
-            Some(over) => Place { index: over as u16, wrap: !self.wrap },
-            None => Place { index: index as u16, wrap: self.wrap },
+            Some(over) => Place(over | (lap ^ u32::from(WRAP))),
+            None => Place(index | lap),
         }
     }
 
     /// Descriptors from `other` up to here, at most a lap; `None` when it does not lie behind.
     fn since(self, other: Place, size: u16) -> Option<u16> {
-        let distance = i32::from(self.index) - i32::from(other.index);
-        let distance = if self.wrap == other.wrap { distance } else { distance + i32::from(size) };
+        let distance = i32::from(self.index()) - i32::from(other.index());
+        let distance = if self.wrap() == other.wrap() { distance } else { distance + i32::from(size) };
         u16::try_from(distance).ok().filter(|&distance| distance <= size)
     }
 }
@@ -218,10 +229,10 @@ impl Packed {
     ) -> Result<Option<Chain>, Fault> {
         let mut count = 0;
         loop {
-            let at = 16 * usize::from(place.index);
-            let flags = self.words().flags(place.index);
-            if mark(flags, place.wrap) != Mark::Available {
-                return if count == 0 { Ok(None) } else { Err(Fault::Unavailable { at: place.index }) };
+            let at = 16 * usize::from(place.index());
+            let flags = self.words().flags(place.index());
+            if mark(flags, place.wrap()) != Mark::Available {
+                return if count == 0 { Ok(None) } else { Err(Fault::Unavailable { at: place.index() }) };
             }
             if count == limit {
                 return Err(Fault::Chain { size: self.size });
@@ -295,7 +306,7 @@ impl Packed {
     pub fn give_back(&mut self, head: u16, len: u32) {
         let Some(chain) = self.taken.pop_front() else { return };
         debug_assert_eq!(chain.id, head, "chains are returned in order");
-        let Place { index, wrap } = self.returned;
+        let (index, wrap) = (self.returned.index(), self.returned.wrap());
         let at = 16 * usize::from(index);
         let mut raw = [0; 6];
         raw[..4].copy_from_slice(&len.to_le_bytes());
@@ -329,8 +340,8 @@ impl Packed {
     /// Asks to be notified of the next chain. True: one came meanwhile, for which there may be no notice.
     pub fn arm(&mut self) -> Result<bool, Fault> {
         self.armed = true;
-        let flags = self.words().ask(self.next.index, self.next.bits());
-        Ok(mark(flags, self.next.wrap) == Mark::Available && self.held < self.size)
+        let flags = self.words().ask(self.next.index(), self.next.bits());
+        Ok(mark(flags, self.next.wrap()) == Mark::Available && self.held < self.size)
     }
 
     /// We look by ourselves.
@@ -357,11 +368,11 @@ impl Packed {
 #[inline]
 fn crossed(event: Place, new: Place, old: Place, size: u16) -> bool {
     let size = i32::from(size);
-    let gone = match i32::from(new.index) - i32::from(old.index) {
+    let gone = match i32::from(new.index()) - i32::from(old.index()) {
         gone if gone > 0 => gone,
         gone => gone + size,
     };
-    let behind = match (i32::from(new.index) - i32::from(event.index), new.wrap == event.wrap) {
+    let behind = match (i32::from(new.index()) - i32::from(event.index()), new.wrap() == event.wrap()) {
         (behind, true) => behind,
         (behind, false) => behind + size,
     };
@@ -371,18 +382,18 @@ fn crossed(event: Place, new: Place, old: Place, size: u16) -> bool {
 /// Where to go on: at the base, unless the ring shows that it was left elsewhere without a word.
 fn resume(ring: &Span, device: &Span, size: u16, base: u32) -> Option<Place> {
     let (low, high) = (Place::from_bits(base as u16), Place::from_bits((base >> 16) as u16));
-    if low.index >= size {
+    if low.index() >= size {
         return None;
     }
     // Taken and not returned when it was stopped: taken again. Not all front-ends fill the upper half.
-    let told = match high.index < size && base >> 16 != 0 && low.since(high, size).is_some() {
+    let told = match high.index() < size && base >> 16 != 0 && low.since(high, size).is_some() {
         true => high,
         false => low,
     };
     let recorded = record(ring, device, size).filter(|&left| agrees(ring, size, left));
     let mut left = recorded.unwrap_or(told);
     for _ in 0..size {
-        if mark(ring.load(16 * usize::from(left.index) + 14, Ordering::Acquire), left.wrap) != Mark::Used {
+        if mark(ring.load(16 * usize::from(left.index()) + 14, Ordering::Acquire), left.wrap()) != Mark::Used {
             break;
         }
         left = left.after(1, size);
@@ -399,16 +410,16 @@ fn record(ring: &Span, device: &Span, size: u16) -> Option<Place> {
     let used = || (0..size).any(|at| ring.load(16 * usize::from(at) + 14, Ordering::Relaxed) & USED != 0);
     let place = match flags {
         AT_POSITION => plain,
-        DISABLE if inverted.index >= size && (bits != 0 || used()) => plain,
+        DISABLE if inverted.index() >= size && (bits != 0 || used()) => plain,
         _ => inverted,
     };
-    (place.index < size).then_some(place)
+    (place.index() < size).then_some(place)
 }
 
 /// Whether the ring's marks allow that a device stands at `place`, or had just gone on from there: nothing
 /// before it still waits to be used for the first time in this lap.
 fn agrees(ring: &Span, size: u16, place: Place) -> bool {
-    (0..place.index).all(|index| {
-        mark(ring.load(16 * usize::from(index) + 14, Ordering::Relaxed), place.wrap) != Mark::Behind
+    (0..place.index()).all(|index| {
+        mark(ring.load(16 * usize::from(index) + 14, Ordering::Relaxed), place.wrap()) != Mark::Behind
     }) && size > 0
 }
