@@ -11,8 +11,10 @@
 
 use super::device::feature;
 use super::handshake::Handler;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::time::Timespec;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -36,6 +38,7 @@ const HEADER: usize = 12;
 const BODY_MAX: usize = 8;
 /// For the rest of a message to follow its beginning.
 const REST: Duration = Duration::from_millis(100);
+const MILLISECOND: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 /// Announcements that wait at most; more are of no use.
 pub const ANNOUNCEMENTS_MAX: usize = 8;
 /// The smallest MTU (virtio 1.2, 5.1.4.1).
@@ -147,7 +150,7 @@ impl Handler {
     }
 }
 
-/// As much of a message as was asked for, unless the rest does not come within [`REST`].
+/// As much of a message as was asked for, unless the rest does not come within [`REST`], or at all.
 fn peek(stream: &UnixStream, raw: &mut [u8]) -> io::Result<usize> {
     let mut tries = REST.as_millis();
     loop {
@@ -159,8 +162,9 @@ fn peek(stream: &UnixStream, raw: &mut [u8]) -> io::Result<usize> {
         if seen == 0 || seen == raw.len() || tries == 0 {
             return Ok(seen);
         }
-        tries -= 1;
-        std::thread::sleep(Duration::from_millis(1));
+        // A millisecond's rest, unless the other side has closed: then what there is can be looked at once more.
+        let closed = poll(&mut [PollFd::new(stream, PollFlags::RDHUP)], Some(&MILLISECOND));
+        tries = if closed.is_ok_and(|count| count > 0) { 0 } else { tries - 1 };
     }
 }
 
