@@ -163,6 +163,11 @@ impl GuestMemory {
         true
     }
 
+    /// This very region is among them.
+    pub fn holds(&self, guest: u64, user: u64, len: u64) -> bool {
+        self.regions.iter().any(|region| (region.guest, region.user, region.len()) == (guest, user, len))
+    }
+
     /// False when there is no such region.
     pub fn remove(&mut self, guest: u64, user: u64, len: u64) -> bool {
         let before = self.regions.len();
@@ -420,6 +425,7 @@ mod tests {
         assert!(!memory.add(region(0x2000, 0x9000, 4096)), "guest addresses overlap");
         assert!(!memory.add(region(0x9000, 0x2fff, 4096)), "the monitor's overlap");
         assert!(!memory.add(region(u64::MAX - 4095, 0x9000, 4096)));
+        assert!(memory.holds(0x1000, 0x1000, 8192) && !memory.holds(0x1000, 0x1000, 4096));
         assert!(!memory.remove(0x1000, 0x1000, 4096) && memory.remove(0x1000, 0x1000, 8192));
         for number in 0..REGIONS_MAX as u64 {
             assert!(memory.add(region(number << 20, number << 20, 4096)));

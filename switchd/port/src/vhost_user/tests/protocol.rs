@@ -294,6 +294,34 @@ fn a_packed_ring_goes_on_where_it_was_after_a_change_of_features() {
 }
 
 #[test]
+fn regions_that_are_told_of_once_for_each_pair_of_queues_are_one() {
+    let mut guest = Guest::new(ALL);
+    let mmap_handle = guest.file.as_raw_fd();
+    let region = |guest_phys_addr, userspace_addr| VhostUserMemoryRegionInfo {
+        guest_phys_addr,
+        memory_size: MEMORY,
+        userspace_addr,
+        mmap_offset: 0,
+        mmap_handle,
+    };
+    let (first, second) = (region(GUEST, USER), region(GUEST + MEMORY, USER + MEMORY));
+    for region in [&first, &second, &first, &second] {
+        guest.frontend.add_mem_region(region).unwrap();
+    }
+    guest.until_up();
+    guest.transmit([0; 12], &bytes(60));
+    assert_eq!(guest.receive().frames, 1);
+    for _ in 0..2 {
+        guest.frontend.remove_mem_region(&second).unwrap();
+    }
+    guest.until_up();
+    guest.transmit([0; 12], &bytes(61));
+    assert_eq!(guest.receive().frames, 1);
+    // One that overlaps is not the same.
+    assert!(guest.frontend.add_mem_region(&region(GUEST + PAGE, USER + MEMORY)).is_err());
+}
+
+#[test]
 fn descriptors_that_nobody_asked_for_are_closed() {
     let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let mut guest = Guest::new(ALL);
