@@ -52,7 +52,7 @@ fn two_rack_switches_with_one_system_are_one_partner() {
     assert_eq!((partner["system"].as_str(), partner["key"].as_u64()), (Some("02:00:00:00:aa:aa"), Some(77)));
     // A broadcast leaves by one member, so it arrives once, whichever switch it came to.
     a.reaches(OUT);
-    assert!(a.tcp(&out, OUT, 1, &["-P", "8"]) > 50e6);
+    assert!(a.tcp(&out, OUT, 1, &["-P", "8"]) > 1e6);
     let listener = Sniffer::start(&out, "eth0");
     let frames: Vec<_> = (0..20)
         .map(|number| marked(&BROADCAST, &mac(100 + number), &[], &format!("once {number};")))
@@ -210,9 +210,9 @@ fn a_pair_delivers_everything_once() {
         }
         assert_eq!(listener.with(&format!("from {at} ")).len(), 0, "end {at} gets its own frames back");
     }
-    assert!(pair.guests[0].tcp(&pair.guests[1], GUESTS[1], 1, &[]) > 20e6);
-    assert!(pair.guests[1].tcp(&pair.out, OUT, 1, &["-P", "4"]) > 20e6);
-    assert!(pair.out.tcp(&pair.guests[0], GUESTS[0], 1, &["-P", "4"]) > 20e6);
+    assert!(pair.guests[0].tcp(&pair.guests[1], GUESTS[1], 1, &[]) > 1e6);
+    assert!(pair.guests[1].tcp(&pair.out, OUT, 1, &["-P", "4"]) > 1e6);
+    assert!(pair.out.tcp(&pair.guests[0], GUESTS[0], 1, &["-P", "4"]) > 1e6);
     for half in &pair.halves {
         let shown = half.bond("b0");
         assert!(shown["peer_state"].as_str().is_some_and(|text| !text.is_empty()), "{shown}");

@@ -4,13 +4,15 @@
 //! old one. For every address of the bond's networks that is not behind the bond itself a RARP request
 //! (RFC 903) goes out from that address, tagged as the network is there: any switch learns from it, and
 //! no host answers it. Up to [`STEP`] leave every [`EVERY`], and up to [`ADDRESSES_MAX`] in all; the rest
-//! (none in practice) is learned from traffic.
+//! (none in practice) is learned from traffic. All is said [`ROUNDS`] times: what leaves before the far end has
+//! seen that the cable is plugged in is lost, and a guest that only listens would stay out of reach.
 
+use crate::bonds::Bond;
 use crate::fdb;
 use crate::gateway::Born;
 use crate::manage::Dataplane;
 use crate::rim::PortId;
-use crate::table::NONE;
+use crate::table::{NONE, Uplink};
 use crate::trap::Origin;
 use std::collections::VecDeque;
 use switchd_wire::{MacAddr, VnetHeader};
@@ -18,6 +20,9 @@ use switchd_wire::{MacAddr, VnetHeader};
 pub const STEP: usize = 64;
 pub const EVERY: u64 = 5_000_000;
 pub const ADDRESSES_MAX: usize = 16_384;
+pub const ROUNDS: u8 = 3;
+/// From one round to the next.
+pub const AGAIN: u64 = 1_000_000_000;
 
 /// What is still to be said.
 #[derive(Default)]
@@ -25,6 +30,18 @@ pub(crate) struct Announcements {
     /// Address, VLAN on the uplink, VLAN within the network (0: none).
     queue: VecDeque<(MacAddr, u16, u16)>,
     at: u64,
+    /// Rounds to come, and when the next one begins.
+    rounds: u8,
+    again: u64,
+}
+
+impl Announcements {
+    fn due(&self) -> Option<u64> {
+        match self.queue.is_empty() {
+            false => Some(self.at),
+            true => (self.rounds > 0).then_some(self.again),
+        }
+    }
 }
 
 fn rarp(mac: MacAddr, outer: u16, inner: u16) -> Vec<u8> {
@@ -45,9 +62,14 @@ fn rarp(mac: MacAddr, outer: u16, inner: u16) -> Vec<u8> {
 impl Dataplane {
     /// Another member carries the bond now.
     pub fn announce(&mut self, now: u64, port: PortId) {
-        let Some(uplink) = self.port(port).and_then(|here| here.uplink.as_deref()) else { return };
+        self.begin_round(now, port, ROUNDS - 1);
+    }
+
+    fn begin_round(&mut self, now: u64, port: PortId, rounds: u8) {
         let mut queue = VecDeque::new();
-        for network in uplink.networks() {
+        let up = self.port(port).filter(|_| self.link(port));
+        let uplink = up.and_then(|here| here.uplink.as_deref());
+        for network in uplink.map(Uplink::networks).unwrap_or_default() {
             let Some(home) = self.networks.get(network as usize) else { continue };
             let tick = home.clock.tick(now);
             let ours = home.fdb.iter().filter(|entry| entry.port() != port.0);
@@ -60,12 +82,22 @@ impl Dataplane {
             );
         }
         if let Some(bond) = self.bond_mut(port) {
-            bond.announcements = Announcements { queue, at: now };
+            bond.announcements = Announcements { queue, at: now, rounds, again: now + AGAIN };
         }
     }
 
     /// Says what is due.
     pub(crate) fn announce_due(&mut self, now: u64) {
+        let again = |bond: &Bond| {
+            let due = &bond.announcements;
+            bond.alive && bond.port != NONE && due.queue.is_empty() && due.rounds > 0 && now >= due.again
+        };
+        for index in 0..self.bonds.len() {
+            if again(&self.bonds[index]) {
+                let (port, rounds) = (self.bonds[index].port, self.bonds[index].announcements.rounds - 1);
+                self.begin_round(now, PortId(port), rounds);
+            }
+        }
         let Dataplane { bonds, born, .. } = self;
         for bond in bonds.iter_mut().filter(|bond| bond.alive && bond.port != NONE) {
             let due = &mut bond.announcements;
@@ -82,8 +114,8 @@ impl Dataplane {
     }
 
     pub(crate) fn next_announcement(&self) -> Option<u64> {
-        let waiting = self.bonds.iter().filter(|bond| bond.alive && !bond.announcements.queue.is_empty());
-        waiting.map(|bond| bond.announcements.at).min()
+        let bonds = self.bonds.iter().filter(|bond| bond.alive && bond.port != NONE);
+        bonds.filter_map(|bond| bond.announcements.due()).min()
     }
 
     /// What bonds have to do by themselves; frames that come of it wait to be fetched with
