@@ -144,20 +144,35 @@ fuzz_target!(|bytes: &[u8]| WORLD.with_borrow_mut(|(arena, frames)| {
     }
 }));
 
+/// All protocol features that are offered.
+const PROTOCOL: u64 = 0x1_b01f;
+
 /// A body that its request allows, so that the ones behind it are reached.
 fn sound(request: u32, input: &mut Input) -> Vec<u8> {
-    let ring = u64::from(input.byte() & 3);
+    let choice = u64::from(input.byte());
+    let ring = choice & 3;
     let at = USER + ring * 0x3000;
     let words: Vec<u64> = match request {
-        2 => vec![1 << 30 | 1 << 32 | u64::from(input.byte() & 15) << 26 | u64::from(input.byte() & 1) << 15],
+        2 => {
+            let (rings, merged) = (u64::from(input.byte()), u64::from(input.byte() & 1));
+            // LOG_ALL, INDIRECT_DESC and EVENT_IDX; RING_PACKED.
+            vec![1 << 30 | 1 << 32 | (rings & 0b1101) << 26 | (rings >> 1 & 1) << 34 | merged << 15]
+        }
         5 => vec![1, 0, LEN, USER, 0],
+        // The log: a byte for eight pages would do.
+        6 => vec![LEN, 0],
         8 => vec![ring | 64 << 32],
-        9 => vec![ring, at, at + 0x2000, at + 0x1000, 0],
-        10 | 11 => vec![ring],
+        9 => vec![ring | (choice >> 4 & 1) << 32, at, at + 0x2000, at + 0x1000, choice << 4],
+        10 | 11 => vec![ring | (choice >> 4) << 32],
         12..=14 => vec![ring],
-        16 => vec![0b1_1011 & input.word() | 8],
-        18 => vec![ring | 1 << 32],
+        16 => vec![PROTOCOL & !input.word() | 8],
+        18 => vec![ring | (choice >> 2 & 1 ^ 1) << 32],
+        19 => vec![choice << 40 | 2],
+        20 => vec![1500 + (choice & 1)],
+        // Four queues of 64 entries; the file is the next message's descriptor.
+        31 | 32 => vec![LEN, 0, 4 | 64 << 16],
         37 | 38 => vec![0, 0, LEN, USER, 0],
+        39 => vec![choice],
         _ => (0..input.byte() % 5).map(|_| input.word()).collect(),
     };
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
