@@ -7,6 +7,7 @@ use crate::command::{Background, command, run};
 use crate::lab::{Lab, Space};
 use crate::wait::eventually;
 use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,7 +54,9 @@ impl Ovs {
         let mut server = command(&["ovsdb-server", "--no-chdir", "--pidfile", "-vconsole:warn"]);
         server.arg(&database).arg(format!("--remote=punix:{}", socket.display()));
         let server = Background::start(server.envs(environment(&folder)));
-        eventually(SOON, || if socket.exists() { Ok(()) } else { Err("no database socket".into()) });
+        // The socket is there a moment before it is listened on.
+        let connects = || UnixStream::connect(&socket).map(drop).map_err(|error| error.to_string());
+        eventually(SOON, connects);
         let mut ovs = Ovs { folder, switch: None, database: server };
         ovs.vsctl(&["--no-wait", "init"]);
         let remote = format!("unix:{}", socket.display());
