@@ -148,6 +148,11 @@ fn boot(host: &Space, chardev: &str, mac: &str, address: &str, target: &str) -> 
 
 /// Boots a guest with these words for its init.
 pub fn boot_with(host: &Space, chardev: &str, mac: &str, words: &str) -> Background {
+    boot_as(host, chardev, mac, words, ("", ""))
+}
+
+/// The same, with more for `-netdev` and `-device`.
+fn boot_as(host: &Space, chardev: &str, mac: &str, words: &str, more: (&str, &str)) -> Background {
     let image = image();
     let append = format!("console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable {words}");
     host.background(&[
@@ -178,19 +183,70 @@ pub fn boot_with(host: &Space, chardev: &str, mac: &str, words: &str) -> Backgro
         "-chardev",
         &format!("socket,id=c0,{chardev}"),
         "-netdev",
-        "vhost-user,id=n0,chardev=c0",
+        &format!("vhost-user,id=n0,chardev=c0{}", more.0),
         "-device",
         // QEMU 7.2 crashes with MSI-X under software emulation.
-        &format!("virtio-net-pci,netdev=n0,mac={mac},romfile=,vectors=0"),
+        &format!("virtio-net-pci,netdev=n0,mac={mac},romfile=,vectors=0{}", more.1),
     ])
 }
+
+/// Sends what it is given and reads what comes back at the same time. (netcat reads nothing while it waits for
+/// room to send; an echo of more than the buffers hold then stops for ever.)
+const ECHO: &str = r#"
+import socket, sys, threading
+data = sys.stdin.buffer.read()
+link = socket.create_connection((sys.argv[1], 7))
+def send():
+    link.sendall(data)
+    link.shutdown(socket.SHUT_WR)
+threading.Thread(target=send).start()
+while piece := link.recv(1 << 16):
+    sys.stdout.buffer.write(piece)
+"#;
 
 /// 8 MiB by TCP to the guest and back: each way in superframes whose checksums are left open.
 fn echoes(space: &Space, address: &str) {
     let data: Vec<u8> = (0..8u32 << 20).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    let mut echo = space.command(&["busybox", "nc", "-w", "3", address, "7"]);
+    let mut echo = space.command(&["python3", "-c", ECHO, address]);
     let back = run_with_input(&mut echo, &data, PATIENCE).ok().stdout;
     assert!(back == data, "{} bytes of {} came back, or others", back.len(), data.len());
+}
+
+#[test]
+fn qemu_guests_with_several_queues_work_and_outlive_a_crash_of_the_switch() {
+    let programs = ["qemu-system-x86_64", "busybox", "cpio", "apt-get", "dpkg-deb"];
+    let Some(lab) = Lab::alone(&programs) else { return };
+    let (host, t) = (lab.space("host"), lab.space("t"));
+    let mut switch = Daemon::start(&lab, &host);
+    switch.do_("network create lab --kind isolated");
+    switch.guest("lab", "t", &t, "10.1.0.1/24");
+    let (one, two) = (path(lab.folder(), "vh0"), path(lab.folder(), "vh1"));
+    switch.do_(&format!("port attach lab a --vhost-user {one} --server --queues 4"));
+    switch.do_(&format!("port attach lab b --vhost-user {two} --queues 4"));
+    let boot = |chardev: &str, mac: &str, words: &str, more: &str| {
+        boot_as(&host, chardev, mac, words, (",queues=4", &format!(",mq=on{more}")))
+    };
+    let chardev = format!("path={one},reconnect=1");
+    let a = boot(&chardev, "52:54:00:00:00:01", "ip=10.1.0.5/24 ping=10.1.0.6", "");
+    let chardev = format!("path={two},server=on,wait=off");
+    let b = boot(&chardev, "52:54:00:00:00:02", "ip=10.1.0.6/24 ping=10.1.0.5", ",packed=on");
+    for round in 0..2 {
+        let seen = [&a, &b].map(|guest| guest.stdout().matches("bytes from").count());
+        for (guest, seen) in [&a, &b].into_iter().zip(seen) {
+            pings(guest, seen + 3);
+        }
+        for address in ["10.1.0.5", "10.1.0.6"] {
+            t.reaches(address);
+            echoes(&t, address);
+        }
+        if round == 0 {
+            switch.crash();
+            switch.restart();
+            switch.wait_port("a", "up");
+            switch.wait_port("b", "up");
+        }
+    }
+    drop((a, b));
 }
 
 #[test]
