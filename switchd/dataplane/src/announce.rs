@@ -4,8 +4,9 @@
 //! old one. For every address of the bond's networks that is not behind the bond itself a RARP request
 //! (RFC 903) goes out from that address, tagged as the network is there: any switch learns from it, and
 //! no host answers it. Up to [`STEP`] leave every [`EVERY`], and up to [`ADDRESSES_MAX`] in all; the rest
-//! (none in practice) is learned from traffic. All is said [`ROUNDS`] times: what leaves before the far end has
-//! seen that the cable is plugged in is lost, and a guest that only listens would stay out of reach.
+//! (none in practice) is learned from traffic. All is said again after each of [`AGAIN`]: what leaves before
+//! the far end has seen that the cable is plugged in is lost, and a guest that only listens would stay out of
+//! reach.
 
 use crate::bonds::Bond;
 use crate::fdb;
@@ -20,9 +21,8 @@ use switchd_wire::{MacAddr, VnetHeader};
 pub const STEP: usize = 64;
 pub const EVERY: u64 = 5_000_000;
 pub const ADDRESSES_MAX: usize = 16_384;
-pub const ROUNDS: u8 = 3;
 /// From one round to the next.
-pub const AGAIN: u64 = 1_000_000_000;
+pub const AGAIN: [u64; 3] = [100_000_000, 400_000_000, 1_500_000_000];
 
 /// What is still to be said.
 #[derive(Default)]
@@ -30,16 +30,16 @@ pub(crate) struct Announcements {
     /// Address, VLAN on the uplink, VLAN within the network (0: none).
     queue: VecDeque<(MacAddr, u16, u16)>,
     at: u64,
-    /// Rounds to come, and when the next one begins.
-    rounds: u8,
-    again: u64,
+    /// Rounds that were begun, and when the next one is due.
+    rounds: usize,
+    again: Option<u64>,
 }
 
 impl Announcements {
     fn due(&self) -> Option<u64> {
         match self.queue.is_empty() {
             false => Some(self.at),
-            true => (self.rounds > 0).then_some(self.again),
+            true => self.again,
         }
     }
 }
@@ -62,10 +62,10 @@ fn rarp(mac: MacAddr, outer: u16, inner: u16) -> Vec<u8> {
 impl Dataplane {
     /// Another member carries the bond now.
     pub fn announce(&mut self, now: u64, port: PortId) {
-        self.begin_round(now, port, ROUNDS - 1);
+        self.begin_round(now, port, 0);
     }
 
-    fn begin_round(&mut self, now: u64, port: PortId, rounds: u8) {
+    fn begin_round(&mut self, now: u64, port: PortId, rounds: usize) {
         let mut queue = VecDeque::new();
         let up = self.port(port).filter(|_| self.link(port));
         let uplink = up.and_then(|here| here.uplink.as_deref());
@@ -82,7 +82,8 @@ impl Dataplane {
             );
         }
         if let Some(bond) = self.bond_mut(port) {
-            bond.announcements = Announcements { queue, at: now, rounds, again: now + AGAIN };
+            let again = AGAIN.get(rounds).map(|time| now + time);
+            bond.announcements = Announcements { queue, at: now, rounds, again };
         }
     }
 
@@ -90,11 +91,11 @@ impl Dataplane {
     pub(crate) fn announce_due(&mut self, now: u64) {
         let again = |bond: &Bond| {
             let due = &bond.announcements;
-            bond.alive && bond.port != NONE && due.queue.is_empty() && due.rounds > 0 && now >= due.again
+            bond.alive && bond.port != NONE && due.queue.is_empty() && due.again.is_some_and(|at| now >= at)
         };
         for index in 0..self.bonds.len() {
             if again(&self.bonds[index]) {
-                let (port, rounds) = (self.bonds[index].port, self.bonds[index].announcements.rounds - 1);
+                let (port, rounds) = (self.bonds[index].port, self.bonds[index].announcements.rounds + 1);
                 self.begin_round(now, PortId(port), rounds);
             }
         }
