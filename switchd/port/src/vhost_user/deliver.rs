@@ -4,6 +4,7 @@
 //! wherever it lies, another guest's memory too. With mergeable buffers it takes as many chains as it needs.
 
 use super::memory::{GuestMemory, Piece, Pieces};
+use super::port::PIECES_BURST;
 use super::ring::Virtqueue;
 use super::split::{AHEAD, Fault};
 use crate::arena::TailBytes;
@@ -37,11 +38,13 @@ pub(super) struct Gathered {
     pieces: Pieces,
     /// Chains: the head, and how many bytes there is room for.
     chains: Vec<(u16, u64)>,
+    /// Pieces of this burst that were gathered in vain.
+    pub wasted: usize,
 }
 
 impl Gathered {
     pub fn new() -> Gathered {
-        Gathered { pieces: Pieces::new(), chains: Vec::with_capacity(AHEAD) }
+        Gathered { pieces: Pieces::new(), chains: Vec::with_capacity(AHEAD), wasted: 0 }
     }
 }
 
@@ -63,7 +66,15 @@ impl Delivery<'_> {
         let ready = queue.ready(0);
         queue.prefetch_soon(0, self.memory, true);
         let Some(piece) = ready.piece.filter(|piece| piece.len as usize >= need) else {
-            return self.write_across(queue, frame, tail, gathered);
+            // Long chains without room cost their guest the rest of the burst, and nobody else much time.
+            if gathered.wasted > PIECES_BURST {
+                return Ok(Wrote::NoRoom);
+            }
+            let wrote = self.write_across(queue, frame, tail, gathered)?;
+            if wrote != Wrote::Done {
+                gathered.wasted += gathered.pieces.count();
+            }
+            return Ok(wrote);
         };
         if !piece.writable {
             return Err(Fault::Direction);
@@ -115,7 +126,7 @@ impl Delivery<'_> {
         gathered: &mut Gathered,
     ) -> Result<Wrote, Fault> {
         let need = (self.header_len + frame.len()) as u64;
-        let Gathered { pieces, chains } = gathered;
+        let Gathered { pieces, chains, .. } = gathered;
         pieces.clear();
         chains.clear();
         while pieces.total() < need {

@@ -49,7 +49,8 @@ pub struct Pieces {
     /// Something to be read is among them; something to be written.
     pub reads: bool,
     pub writes: bool,
-    overflow: bool,
+    /// All that were added, those beyond the list too.
+    count: usize,
 }
 
 impl Pieces {
@@ -60,7 +61,7 @@ impl Pieces {
     #[inline]
     pub fn clear(&mut self) {
         self.list.clear();
-        (self.total, self.reads, self.writes, self.overflow) = (0, false, false, false);
+        (self.total, self.reads, self.writes, self.count) = (0, false, false, 0);
     }
 
     #[inline]
@@ -82,17 +83,22 @@ impl Pieces {
     /// There were more than [`PIECES_MAX`]: the list does not hold them all.
     #[inline]
     pub fn overflow(&self) -> bool {
-        self.overflow
+        self.count > PIECES_MAX
+    }
+
+    /// How many were added.
+    #[inline]
+    pub fn count(&self) -> usize {
+        self.count
     }
 
     #[inline]
     pub fn push(&mut self, piece: Piece) {
         self.total += u64::from(piece.len);
         (self.reads, self.writes) = (self.reads | !piece.writable, self.writes | piece.writable);
+        self.count += 1;
         if self.list.len() < PIECES_MAX {
             self.list.push(piece);
-        } else {
-            self.overflow = true;
         }
     }
 

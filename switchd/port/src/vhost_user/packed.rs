@@ -104,6 +104,8 @@ struct Chain {
     id: u16,
     /// Descriptors that it takes in the ring.
     count: u16,
+    /// Those of it and of the chains peeked at before it.
+    until: u16,
 }
 
 pub struct Packed {
@@ -196,14 +198,14 @@ impl Packed {
     ) -> Result<Option<u16>, Fault> {
         // What is looked at again is read again; the older reading is forgotten.
         self.peeked.truncate(usize::from(ahead));
-        let before: u16 = self.peeked.iter().map(|chain| chain.count).sum();
+        let before = self.peeked.last().map_or(0, |chain| chain.until);
         let held = self.held + before;
         if self.peeked.len() < usize::from(ahead) || held == self.size {
             return Ok(None);
         }
         let place = self.next.after(before, self.size);
         let Some(chain) = self.walk(place, self.size - held, memory, pieces)? else { return Ok(None) };
-        self.peeked.push(chain);
+        self.peeked.push(Chain { until: before + chain.count, ..chain });
         Ok(Some(chain.id))
     }
 
@@ -257,7 +259,7 @@ impl Packed {
                 if id >= self.size {
                     return Err(Fault::BufferId { id, size: self.size });
                 }
-                return Ok(Some(Chain { id, count }));
+                return Ok(Some(Chain { id, count, until: count }));
             }
             place = place.after(1, self.size);
         }
@@ -408,6 +410,10 @@ fn record(ring: &Span, device: &Span, size: u16) -> Option<Place> {
     let bits = device.load(0, Ordering::Relaxed);
     let (plain, inverted) = (Place::from_bits(bits), Place::from_bits(bits ^ INDEX));
     let used = || (0..size).any(|at| ring.load(16 * usize::from(at) + 14, Ordering::Relaxed) & USED != 0);
+    // Zeroes say nothing in a ring of the largest size, too, of which they would name the last descriptor.
+    if flags == ENABLE && bits == 0 {
+        return None;
+    }
     let place = match flags {
         AT_POSITION => plain,
         DISABLE if inverted.index() >= size && (bits != 0 || used()) => plain,

@@ -16,7 +16,8 @@
 //! ([`Received::polls`]); `arm` asks for them, looks once more, and lets the worker sleep on the kicks.
 //!
 //! Bounds: a burst ends at [`BYTE_BUDGET`] bytes or [`PIECES_BURST`] pieces, a frame goes into
-//! `PIECES_MAX` pieces at most.
+//! `PIECES_MAX` pieces at most. After [`PIECES_BURST`] pieces that held no frame a guest gets nothing more of
+//! that burst. A single chain may have as many pieces as its ring has entries.
 
 use super::PAIRS_MAX;
 use super::control::announcement;
@@ -172,6 +173,7 @@ impl Port for VhostUserPort {
 
     fn flush(&mut self, _: &Arena) -> Flushed {
         self.barred = false;
+        self.gathered.wasted = 0;
         if !self.outlets.is_empty() {
             self.close();
         }
@@ -296,7 +298,7 @@ impl VhostUserPort {
                         self.pieces.clear();
                         let head = queue.peek(0, memory, &mut self.pieces).map_err(fault)?;
                         let Some(head) = head else { break };
-                        pieces += self.pieces.list().len();
+                        pieces += self.pieces.count();
                         (head, taking.any(&self.pieces, frame, arena, slot))
                     }
                 };

@@ -378,3 +378,59 @@ fn a_frame_that_fits_no_buffer_is_refused_where_buffers_are_not_merged() {
     assert_eq!(delivery.write(queue, &frame, &tail, &mut gathered), Ok(Wrote::Done));
     assert_eq!(delivery.write(queue, &frame, &tail, &mut gathered), Ok(Wrote::NoRoom));
 }
+
+/// A ring of the largest size, all of whose chains are one table of as many empty buffers.
+fn endless(packed: bool) -> (OwnedFd, VhostUserPort) {
+    const BIG: u16 = 32768;
+    const TABLE: u64 = 0x40_0000;
+    let file = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
+    ftruncate(&file, 2 * TABLE).unwrap();
+    let memory = Mapping::new(file.as_fd(), 0, 2 * TABLE).unwrap();
+    // As above, and INDIRECT_DESC.
+    let features = 1 << 30 | 1 << 32 | 1 << 15 | 1 << 28 | u64::from(packed) << 34;
+    let base = if packed { 0x8000_8000 } else { 0 };
+    let rings = [0, 0x20_0000].map(|at| [at, at + 0x8_0000, at + 0x10_0000]);
+    let guest = Guest { features, size: BIG, base, guest: 0, user: 0, offset: 0, len: 2 * TABLE, rings };
+    let put = |at: u64, address: u64, len: u32, flags: u16, other: u16| {
+        let [one, two] = if packed { [other, flags] } else { [flags, other] };
+        let raw = [&address.to_le_bytes()[..], &len.to_le_bytes(), &one.to_le_bytes(), &two.to_le_bytes()];
+        assert!(memory.write(at as usize, &raw.concat()));
+    };
+    for ([descriptors, available, _], (table, flags)) in
+        rings.into_iter().zip([(TABLE, WRITE), (TABLE + 0x8_0000, 0)])
+    {
+        for index in 0..BIG {
+            let next = if packed || index + 1 == BIG { 0 } else { 1 };
+            put(table + 16 * u64::from(index), 0, 0, flags | next, index + 1);
+            let mark = if packed { 1 << 7 } else { 0 };
+            put(descriptors + 16 * u64::from(index), table, 16 * u32::from(BIG), 4 | mark, index);
+            if !packed {
+                assert!(memory.write(available as usize + 4 + 2 * usize::from(index), &index.to_le_bytes()));
+            }
+        }
+        if !packed {
+            assert!(memory.write(available as usize + 2, &BIG.to_le_bytes()));
+        }
+    }
+    let port = port(file.as_fd(), &guest).unwrap().unwrap();
+    (file, port)
+}
+
+#[test]
+fn chains_that_never_end_cost_a_burst_no_more_than_one_of_them() {
+    for packed in [false, true] {
+        let (_file, mut port) = endless(packed);
+        let (mut frames, mut arena) = (frames(), Arena::new());
+        arena.begin();
+        let received = port.receive(&mut frames, &mut arena);
+        assert_eq!((received.frames, received.unreadable), (0, 1), "packed: {packed}");
+        for _ in 0..2 {
+            let mut frame = Frame::from_bytes(&pattern(60, 0)).unwrap();
+            for _ in 0..BURST {
+                assert_eq!(port.send(&mut frame, &arena), Sent::Queued);
+            }
+            let flushed = port.flush(&arena);
+            assert_eq!((flushed.refused, flushed.full), (1, BURST as u64 - 1), "packed: {packed}");
+        }
+    }
+}
