@@ -238,8 +238,11 @@ pub(super) fn cannot_open(object: &Object, backend: &Backend, refused: &Refused)
         (Some(Errno::NODEV | Errno::NXIO | Errno::NOENT), _) => {
             format!("is the interface there? ip link show {interface}")
         }
+        (Some(Errno::BUSY | Errno::EXIST), Backend::Tap { netns: Some(netns), .. }) => {
+            format!("what is it? ip -n {netns} -d link show {interface}")
+        }
         (Some(Errno::BUSY | Errno::EXIST), Backend::Tap { .. }) => {
-            format!("another program has an interface of this name: choose another name than {interface}")
+            format!("what is it? ip -d link show {interface}")
         }
         (Some(Errno::PERM | Errno::ACCESS), Backend::Tap { .. })
             if refused.message.contains("/dev/net/tun") =>
