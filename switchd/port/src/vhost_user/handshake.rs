@@ -346,7 +346,7 @@ impl VhostUserBackendReqHandler for Handler {
         _: Option<bool>,
     ) -> Result<Option<vhost::VhostUserMemoryRegionBase>> {
         let (guest, user, len) = (region.guest_phys_addr, region.user_addr, region.memory_size);
-        // QEMU before 9.1 tells of each region once for every pair of queues.
+        // QEMU (7.2, for one) tells of each region once for every pair of queues.
         if self.change(|device| Ok(device.memory.holds(guest, user, len)))? {
             return Ok(None);
         }
