@@ -66,6 +66,15 @@ impl Probe {
             Ok(Stretch { sent, lost, doubled, reordered, gap })
         })
     }
+
+    /// Waits for a stretch without loss. How long that takes is up to the machine as much as to the switches.
+    #[track_caller]
+    pub fn recovers(&mut self) {
+        eventually(2 * SOON, || match self.stretch() {
+            calm if calm.sent > 0 && (calm.lost, calm.doubled) == (0, 0) => Ok(()),
+            lossy => Err(format!("frames are still lost: {lossy:?}")),
+        });
+    }
 }
 
 #[track_caller]

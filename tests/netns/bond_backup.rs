@@ -51,10 +51,7 @@ fn another_member_takes_over_and_upstream_learns_it_at_once() {
         eprintln!("m1 {event}, {used} takes over: {moved:?}");
         assert_eq!(moved.doubled, 0, "m1 {event}: {moved:?}");
         // The other end of a cable that is plugged in takes a moment to see it, and is told again.
-        eventually(Duration::from_secs(10), || match probe.stretch() {
-            calm if calm.sent > 0 && (calm.lost, calm.doubled) == (0, 0) => Ok(()),
-            lossy => Err(format!("m1 {event}: {lossy:?}")),
-        });
+        probe.recovers();
         assert_eq!(switch.bond("b0")["state"], "up");
     }
     // Without a preference the one in use stays.
