@@ -164,11 +164,11 @@ impl Mapping {
     pub fn write_short(&self, at: usize, src: &[u8]) -> bool {
         let len = src.len();
         let Some(to) = self.at(at, len) else { return false };
-        // Two blocks of the same size, which overlap: no loop, no branch for the rest.
+        // Two blocks of the same size, which meet or overlap: no loop, no branch for the rest.
         match len {
-            64..=128 => ends::<64>(to, src),
-            32..=63 => ends::<32>(to, src),
-            16..=31 => ends::<16>(to, src),
+            65..=128 => ends::<64>(to, src),
+            33..=64 => ends::<32>(to, src),
+            16..=32 => ends::<16>(to, src),
             _ => return self.write(at, src),
         }
         true

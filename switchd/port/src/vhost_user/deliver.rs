@@ -118,6 +118,7 @@ impl Delivery<'_> {
     }
 
     /// The same for chains of any form, and as many as it takes.
+    #[inline(never)]
     fn write_across(
         &self,
         queue: &mut Virtqueue,
@@ -182,7 +183,7 @@ impl Delivery<'_> {
 }
 
 /// Writes the `left` bytes of a tail to `at`.
-#[inline]
+#[inline(never)]
 fn write_tail(mapping: &Mapping, mut at: usize, tail: &TailBytes<'_>, mut left: usize) -> bool {
     match *tail {
         TailBytes::Own([]) => true,

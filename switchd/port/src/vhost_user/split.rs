@@ -72,7 +72,7 @@ impl fmt::Display for Fault {
 /// Chains that are read ahead.
 pub const AHEAD: usize = 64;
 /// So many chains before it is needed a buffer is asked for: enough to be there, few enough to be under way at once.
-const DISTANCE: u16 = 8;
+const DISTANCE: u16 = 16;
 
 /// A chain that was read ahead: one buffer within one region, unless it is `None` and to be walked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

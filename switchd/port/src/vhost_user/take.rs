@@ -57,6 +57,7 @@ impl Taking<'_> {
     }
 
     /// The same for a chain of any form.
+    #[inline(never)]
     pub fn any(
         &self,
         pieces: &Pieces,
