@@ -395,7 +395,8 @@ fn resume(ring: &Span, device: &Span, size: u16, base: u32) -> Option<Place> {
     let recorded = record(ring, device, size).filter(|&left| agrees(ring, size, left));
     let mut left = recorded.unwrap_or(told);
     for _ in 0..size {
-        if mark(ring.load(16 * usize::from(left.index()) + 14, Ordering::Acquire), left.wrap()) != Mark::Used {
+        if mark(ring.load(16 * usize::from(left.index()) + 14, Ordering::Acquire), left.wrap()) != Mark::Used
+        {
             break;
         }
         left = left.after(1, size);
