@@ -8,7 +8,7 @@ use super::keys::{Entries, Key, Spec, Type, Value};
 use super::problem::{Problem, nearest, one_of};
 use super::report::{Label, Report};
 use super::validate::validate;
-use super::{MAX_PROBLEMS, MAX_TEXT};
+use super::{MAX_PROBLEMS, MAX_TEXT, syntax};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
@@ -16,9 +16,6 @@ use switchd_api::model::{BondSpec, Desired, MirrorSpec, NetworkSpec, PortSpec};
 use switchd_api::name::Name;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-
-/// A longer text with a syntax error tells only the first error, in bytes.
-const RECOVER: usize = 64 << 10;
 
 /// Reads and validates. `file` is the name shown in the report; `capture_dir` as for [`super::validate`].
 pub fn parse_toml(text: &str, file: &str, capture_dir: &Path) -> Result<Desired, Report> {
@@ -28,7 +25,7 @@ pub fn parse_toml(text: &str, file: &str, capture_dir: &Path) -> Result<Desired,
     }
     let table = match DeTable::parse(text) {
         Ok(table) => table,
-        Err(first) => return Err(syntax(file, text, first)),
+        Err(first) => return Err(syntax::report(file, text, first)),
     };
     let mut reader = Reader::default();
     let desired = reader.document(table.get_ref());
@@ -48,50 +45,6 @@ pub fn parse_toml(text: &str, file: &str, capture_dir: &Path) -> Result<Desired,
         (problem, labels)
     });
     Err(Report::new(file, text, labelled.collect(), more))
-}
-
-fn syntax(file: &str, text: &str, first: toml::de::Error) -> Report {
-    let mut errors = if text.len() <= RECOVER { DeTable::parse_recoverable(text).1 } else { Vec::new() };
-    if errors.is_empty() {
-        errors.push(first);
-    }
-    let more = errors.len().saturating_sub(MAX_PROBLEMS);
-    errors.truncate(MAX_PROBLEMS);
-    let problems = errors.into_iter().map(|error| {
-        let span = error.span().map(|span| inside(text, span));
-        // The parser's messages may span lines.
-        let message = error.message().lines().collect::<Vec<_>>().join(", ");
-        let problem = match span.clone().and_then(|span| bare_word(text, span)) {
-            Some(word) => {
-                Problem::new(&[], "this is not TOML: text stands in quotes").help(format!("write {word:?}"))
-            }
-            None => Problem::new(&[], format!("this is not TOML: {message}")),
-        };
-        (problem, span.map(|span| Label { span, text: "here" }).into_iter().collect())
-    });
-    Report::new(file, text, problems.collect(), more)
-}
-
-/// A value that lacks its quotes: the parser would tell of numbers.
-fn bare_word(text: &str, span: Range<usize>) -> Option<&str> {
-    let before = text[..span.start].trim_end_matches([' ', '\t']);
-    let word = &text[span];
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._:=-".contains(c);
-    let worded = word.starts_with(|c: char| c.is_ascii_alphabetic()) && word.chars().all(plain);
-    (before.ends_with('=') && worded && word.len() <= 80).then_some(word)
-}
-
-/// The span cut to the text and to whole characters.
-fn inside(text: &str, span: Range<usize>) -> Range<usize> {
-    let floor = |mut at: usize| {
-        at = at.min(text.len());
-        while !text.is_char_boundary(at) {
-            at -= 1;
-        }
-        at
-    };
-    let start = floor(span.start);
-    start..floor(span.end).max(start)
 }
 
 #[derive(Default)]

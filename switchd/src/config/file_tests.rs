@@ -166,9 +166,52 @@ fn several_syntax_errors_are_told_at_once() {
 }
 
 #[test]
-fn a_duplicate_name_is_refused() {
-    let problems = refused("[network.lab]\nkind = \"isolated\"\n[network.lab]\nkind = \"isolated\"\n");
-    assert!(problems[0].contains("duplicate key"), "{problems:?}");
+fn a_table_that_stands_twice_is_told_once_with_both_places() {
+    let text = "[network.lab]\nkind = \"isolated\"\nmtu = 1500\n[port.a]\nnetwork = \"lab\"\ntap = \"t\"\n\
+        [network.lab]\nkind = \"isolated\"\nmtu = 1400\n[port.b]\nnetwork = \"lab\"\ntap = \"u\"\n";
+    let report = parse(text).unwrap_err();
+    assert_eq!(report.to_string(), "some.toml:7:10: network lab: this table stands in the file twice");
+    assert_eq!(report.problems().len(), 1, "{:?}", report.problems());
+    let drawn = report.rendered();
+    assert!(drawn.contains("here") && drawn.contains("the other one"), "{drawn}");
+    assert!(drawn.contains(" 1 │ [network.lab]") && drawn.contains(" 7 │ [network.lab]"), "{drawn}");
+    // What stands twice outside of it is a mistake of its own.
+    let more = text.replace("tap = \"u\"", "tap = \"u\"\ntap = \"v\"");
+    assert_eq!(
+        refused(&more),
+        [
+            "network lab: this table stands in the file twice",
+            "port b: tap: this key stands in the file twice"
+        ]
+    );
+}
+
+#[test]
+fn a_key_that_stands_twice_is_named() {
+    let twice = |text: &str| {
+        let report = parse(text).unwrap_err();
+        assert_eq!(report.problems().len(), 1, "{:?}", report.problems());
+        (report.to_string(), report.rendered().contains("the other one"))
+    };
+    let said = |text: &str| (format!("some.toml:{text} stands in the file twice"), true);
+    assert_eq!(
+        twice("[network.lab]\r\nkind = \"nat\"\r\n  kind = \"nat\"\r\n"),
+        said("3:3: network lab: kind: this key")
+    );
+    assert_eq!(twice("network.lab.mtu = 1\nnetwork.lab.mtu = 2\n"), said("2:13: network lab: mtu: this key"));
+    assert_eq!(
+        twice("[network.lab]\nkind = \"nat\"\n[network]\nlab.kind = \"nat\"\n"),
+        said("4:1: network lab: this key")
+    );
+    // Within an inline table the line does not tell the name.
+    assert_eq!(
+        twice("[port]\nvm1 = { tap = \"a\", tap = \"b\" }\n"),
+        ("some.toml:2:20: this key stands in the file twice".to_owned(), false)
+    );
+    // Thousands of them, without the time of a search for each.
+    let report = parse(&"mtu = 1\n".repeat(8000)).unwrap_err();
+    assert_eq!(report.problems().len(), MAX_PROBLEMS);
+    assert!(report.rendered().ends_with("more\n"));
 }
 
 #[test]

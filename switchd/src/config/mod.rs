@@ -22,6 +22,7 @@ mod problem;
 mod report;
 mod set;
 mod specs;
+mod syntax;
 mod typed;
 mod validate;
 mod value;
