@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
 use switchd_api::reply::Event;
 use tokio::sync::broadcast;
+use tracing::Level;
 
 /// Events that are kept for those who come later, and that a slow listener may lag behind.
 pub const KEPT: usize = 1024;
@@ -35,7 +36,12 @@ impl Events {
             object: object.into(),
             message: message.into(),
         };
-        tracing::info!(kind = event.kind, object = event.object, "{}", event.message);
+        let Event { kind, object, message, .. } = &event;
+        match level(kind) {
+            Level::ERROR => tracing::error!(kind, object, "{message}"),
+            Level::WARN => tracing::warn!(kind, object, "{message}"),
+            _ => tracing::info!(kind, object, "{message}"),
+        }
         if self.kept.len() == KEPT {
             self.kept.pop_front();
         }
@@ -60,6 +66,23 @@ impl Events {
 
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.listeners.subscribe()
+    }
+}
+
+/// How the log tells it. An error: something of ours was lost or has failed. A warning: something does not work,
+/// was refused or is full, and somebody may have to act. The rest is the course of things.
+fn level(kind: &str) -> Level {
+    match kind {
+        "state.damaged" | "services.failed" | "leases.failing" | "port.panicked" => Level::ERROR,
+        "broker.refused" | "worker.refused" => Level::WARN,
+        "config.differs" | "config.failed" | "config.rolled-back" => Level::WARN,
+        "network.conflict" | "network.no-ping" | "mirror.failing" | "outside.lost" => Level::WARN,
+        "port.shut" | "port.storm" | "bond.churn" | "fdb.full" => Level::WARN,
+        "nat.conflict" | "nat.full" | "nat.no-port" | "nat.quota" => Level::WARN,
+        "lease.declined" | "lease.in-use" | "lease.pool-full" | "lease.port-full" => Level::WARN,
+        "network.down" | "uplink.down" | "member.down" | "port.down" | "forward.down" => Level::WARN,
+        "bond.down" | "bond.member-down" | "bond.peer-down" => Level::WARN,
+        _ => Level::INFO,
     }
 }
 
