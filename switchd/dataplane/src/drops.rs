@@ -127,10 +127,16 @@ reasons! {
     NatIcmpKind = "nat-icmp-kind",
     /// Another guest already speaks this protocol with this remote address.
     NatConflict = "nat-conflict",
-    /// Fragments that overlap, are too many, or are of a datagram that was given up.
+    /// Fragments that overlap, are too many, of a datagram that was given up, or of TCP with egress host.
     NatFragment = "nat-fragment",
     /// Too many fragments wait for their first one.
     NatFragmentsFull = "nat-fragments-full",
+    /// Not taken by egress host: the checksum of TCP, UDP, ICMP or of the IP header is wrong.
+    NatChecksum = "nat-checksum",
+    /// Not taken by egress host: neither TCP, UDP nor ICMP.
+    NatProtocol = "nat-protocol",
+    /// Not taken by egress host: no socket is left for a new flow, or the host gives none.
+    NatNoSocket = "nat-no-socket",
 }
 
 impl From<NatDrop> for DropReason {

@@ -431,6 +431,14 @@ impl Dataplane {
         counters.dropped_out.count(DropReason::TooLong, too_long);
     }
 
+    /// Frames of this burst that the device behind `port` took no further by a rule of its own; what became
+    /// of the others says [`Dataplane::settle`]. Only gateways have such devices.
+    pub fn settle_declined(&mut self, port: PortId, reason: DropReason, frames: u64) {
+        if let Some(counters) = self.counters.get_mut(port.0 as usize) {
+            counters.dropped_out.count(reason, frames);
+        }
+    }
+
     /// Frames for switchd itself that arrived since the last call.
     pub fn take_trapped(&mut self) -> Vec<Trapped> {
         self.traps.take()

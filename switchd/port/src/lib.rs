@@ -3,6 +3,7 @@
 //! Every `unsafe` block of the project is in this crate, in a module that says so and with its argument.
 
 pub mod arena;
+mod decline;
 pub mod host_egress;
 pub mod host_guard;
 pub mod libpcap;
@@ -20,6 +21,7 @@ use std::io;
 use switchd_wire::Frame;
 
 pub use arena::Arena;
+pub use decline::{Decline, Declined};
 pub use host_egress::HostEgress;
 pub use netdev::NetdevPort;
 pub use tap::TapPort;
@@ -74,6 +76,8 @@ pub struct Flushed {
     pub refused: u64,
     /// Refused because the link's MTU is smaller; not among `refused`.
     pub too_long: u64,
+    /// Refused by a rule of the port's own; not among `refused`, which are the kernel's or the far end's.
+    pub declined: Declined,
 }
 
 /// A port as a worker holds it.

@@ -6,8 +6,8 @@
 use super::table::{MirrorSlot, PortSlot, Target};
 use switchd_capture::ring::Meta;
 use switchd_dataplane::rim::Cleared;
-use switchd_dataplane::{Direction, DropReason, MirrorId, PortId, Rim, Transmit};
-use switchd_port::{Arena, Flushed, Offloads, Port, Sent};
+use switchd_dataplane::{Dataplane, Direction, DropReason, MirrorId, PortId, Rim, Transmit};
+use switchd_port::{Arena, Decline, Declined, Flushed, Offloads, Port, Sent};
 use switchd_wire::frame::HEAD_MAX;
 use switchd_wire::segmentation::{self, Scratch};
 use switchd_wire::{Frame, Gso, VnetHeader};
@@ -156,5 +156,36 @@ fn book(flushed: Flushed, sent: &mut u32, refusal: &mut Option<DropReason>) {
         *refusal = Some(DropReason::TransmitError);
     } else if flushed.too_long > 0 {
         *refusal = Some(DropReason::TooLong);
+    } else if let Some((why, _)) = flushed.declined.nonzero().next() {
+        *refusal = Some(reason_of(why));
+    }
+}
+
+/// Books what became of the frames that a port had queued.
+pub fn settle(dataplane: &mut Dataplane, port: PortId, flushed: &Flushed) {
+    let Flushed { accepted, bytes, full, refused, too_long, declined } = *flushed;
+    dataplane.settle(port, accepted, bytes, full, refused, too_long);
+    if declined != Declined::default() {
+        declined.nonzero().for_each(|(why, frames)| {
+            dataplane.settle_declined(port, reason_of(why), frames);
+        });
+    }
+}
+
+fn reason_of(why: Decline) -> DropReason {
+    match why {
+        Decline::Malformed => DropReason::NatMalformed,
+        Decline::Checksum => DropReason::NatChecksum,
+        Decline::Protocol => DropReason::NatProtocol,
+        Decline::IcmpKind => DropReason::NatIcmpKind,
+        Decline::Source => DropReason::NatNotInside,
+        Decline::Destination => DropReason::BadDestination,
+        Decline::Group => DropReason::NatNotUnicast,
+        Decline::TtlExceeded => DropReason::TtlExceeded,
+        Decline::NoFlow => DropReason::NatNoFlow,
+        Decline::Full => DropReason::NatTableFull,
+        Decline::Quota => DropReason::NatQuota,
+        Decline::Descriptors | Decline::Socket => DropReason::NatNoSocket,
+        Decline::Fragment => DropReason::NatFragment,
     }
 }

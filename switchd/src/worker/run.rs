@@ -4,7 +4,7 @@ use super::command::Notice;
 use super::dispatch::Services;
 use super::links::LinkMachines;
 use super::pace::Pace;
-use super::rim::{Finisher, WorkerRim};
+use super::rim::{Finisher, WorkerRim, settle};
 use super::table::Table;
 use super::{Envelope, Options, WAKE};
 use crossbeam_channel::{Receiver, TryRecvError};
@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use switchd_dataplane::{Dataplane, PortId};
-use switchd_port::{Arena, Flushed, Received};
+use switchd_port::{Arena, Received};
 use switchd_wire::Frame;
 use switchd_wire::frame::BURST;
 
@@ -318,17 +318,17 @@ impl Worker {
 
     /// Lets the devices send what they queued, and books the outcome.
     pub(super) fn flush(&mut self) {
-        for (port, Flushed { accepted, bytes, full, refused, too_long }) in self.finisher.early.drain(..) {
-            self.dataplane.settle(port, accepted, bytes, full, refused, too_long);
+        for (port, flushed) in self.finisher.early.drain(..) {
+            settle(&mut self.dataplane, port, &flushed);
         }
         for index in 0..self.finisher.queued.len() {
             let port = self.finisher.queued[index];
             let Some(Some(slot)) = self.table.ports.get_mut(port.0 as usize) else { continue };
             slot.queued = false;
             let Some(device) = slot.device.as_mut() else { continue };
-            let Flushed { accepted, bytes, full, refused, too_long } = device.flush(&self.arena);
+            let flushed = device.flush(&self.arena);
             let pending = device.pending();
-            self.dataplane.settle(port, accepted, bytes, full, refused, too_long);
+            settle(&mut self.dataplane, port, &flushed);
             if pending {
                 self.mark_ready(port);
             }

@@ -124,6 +124,7 @@ impl HostEgress {
                 match self.send_own(batch.flow, batch.remote, [payload, &[]], &out) {
                     Taken::Full => self.flushed.full += 1,
                     Taken::Refused => self.flushed.refused += 1,
+                    Taken::Declined(why) => self.flushed.declined.count(why),
                     Taken::Accepted | Taken::Held => {
                         self.flushed.accepted += 1;
                         self.flushed.bytes += frame;

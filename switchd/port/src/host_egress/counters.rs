@@ -58,6 +58,8 @@ counters! {
     refused_source,
     /// Packets dropped: not IP, or of a protocol other than TCP, UDP and ICMP.
     dropped_protocol,
+    /// Packets dropped: ICMP that is no echo request.
+    dropped_icmp,
     /// Packets dropped: headers that are cut short or contradict each other.
     dropped_malformed,
     /// Packets dropped: the checksum is wrong.

@@ -143,6 +143,7 @@ impl Port for HostEgress {
             }
             Taken::Held => {}
             Taken::Full => self.flushed.full += 1,
+            Taken::Declined(why) => self.flushed.declined.count(why),
             Taken::Refused => self.flushed.refused += 1,
         }
         // Its outcome is told with the burst's, after which the worker asks for our answers.

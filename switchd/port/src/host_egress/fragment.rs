@@ -26,6 +26,15 @@ struct Waiting {
     total: Option<usize>,
 }
 
+/// What became of a fragment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reassembly {
+    /// The datagram, with this one as its last piece.
+    Whole(Vec<u8>),
+    Waits,
+    Dropped,
+}
+
 #[derive(Default)]
 pub struct Fragments {
     waiting: Vec<Waiting>,
@@ -34,8 +43,8 @@ pub struct Fragments {
 }
 
 impl Fragments {
-    /// Takes a fragment's data. Returns the datagram when it is whole.
-    pub fn take(&mut self, now: u64, packet: &Packet, piece: Piece, parts: [&[u8]; 2]) -> Option<Vec<u8>> {
+    /// Takes a fragment's data.
+    pub fn take(&mut self, now: u64, packet: &Packet, piece: Piece, parts: [&[u8]; 2]) -> Reassembly {
         let len = parts[0].len() + parts[1].len();
         let end = piece.offset + len;
         let key = Key {
@@ -53,7 +62,7 @@ impl Fragments {
             if let Some(place) = place {
                 self.waiting.swap_remove(place);
             }
-            return None;
+            return Reassembly::Dropped;
         }
         let place = place.unwrap_or_else(|| {
             if self.waiting.len() >= DATAGRAMS_MAX {
@@ -68,7 +77,7 @@ impl Fragments {
         if !waiting.add(piece, end) {
             self.waiting.swap_remove(place);
             self.dropped += 1;
-            return None;
+            return Reassembly::Dropped;
         }
         if waiting.bytes.len() < end {
             waiting.bytes.resize(end, 0);
@@ -77,7 +86,7 @@ impl Fragments {
         waiting.bytes[piece.offset..middle].copy_from_slice(parts[0]);
         waiting.bytes[middle..end].copy_from_slice(parts[1]);
         let whole = waiting.total.is_some_and(|total| waiting.have == [(0, total)]);
-        whole.then(|| self.waiting.swap_remove(place).bytes)
+        if whole { Reassembly::Whole(self.waiting.swap_remove(place).bytes) } else { Reassembly::Waits }
     }
 
     /// Forgets what has waited since before `since`.
@@ -148,7 +157,11 @@ mod tests {
     fn give(fragments: &mut Fragments, id: u32, offset: usize, more: bool, bytes: &[u8]) -> Option<Vec<u8>> {
         let (packet, piece) = packet(id);
         let half = bytes.len() / 2;
-        fragments.take(1, &packet, Piece { offset, more, ..piece }, [&bytes[..half], &bytes[half..]])
+        let parts = [&bytes[..half], &bytes[half..]];
+        match fragments.take(1, &packet, Piece { offset, more, ..piece }, parts) {
+            Reassembly::Whole(whole) => Some(whole),
+            Reassembly::Waits | Reassembly::Dropped => None,
+        }
     }
 
     #[test]

@@ -10,7 +10,8 @@ use super::answers::Icmp;
 use super::config::{Unreachable, admit_destination};
 use super::packet::{Ends, PROTOCOL_ICMP, PROTOCOL_ICMP6, Packet};
 use super::table::{Body, Flow, FlowId, Key, Protocol};
-use super::{HostEgress, Taken};
+use super::{HostEgress, Room, Taken};
+use crate::Decline;
 use crate::sys::socket::{self, BATCH, QueuedError, SendOptions};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -86,20 +87,17 @@ impl HostEgress {
     pub(super) fn take_icmp(&mut self, packet: &Packet, parts: [&[u8]; 2], quote: &[u8]) -> Taken {
         let v6 = packet.source.is_ipv6();
         let Some(header) = parts[0].first_chunk::<HEADER>() else {
-            self.counters.dropped_malformed += 1;
-            return Taken::Refused;
+            return self.decline(Decline::Malformed);
         };
         if header[0] != if v6 { ECHO_REQUEST6 } else { ECHO_REQUEST } {
-            self.counters.dropped_protocol += 1;
-            return Taken::Refused;
+            return self.decline(Decline::IcmpKind);
         }
         if let Err(why) = admit_destination(&self.config, packet.destination) {
             return self.refuse_destination(packet, quote, why);
         }
         if self.echo[usize::from(v6)].is_none() {
-            self.counters.refused_socket += 1;
             self.tell(packet, Icmp::Prohibited, quote);
-            return Taken::Refused;
+            return self.decline(Decline::Socket);
         }
         let key = Key {
             protocol: Protocol::Icmp,
@@ -109,10 +107,10 @@ impl HostEgress {
         let id = match self.table.find(&key) {
             Some(id) => id,
             None => match self.open_icmp_flow(key, packet) {
-                Some(id) => id,
-                None => {
+                Ok(id) => id,
+                Err(room) => {
                     self.tell(packet, Icmp::Prohibited, quote);
-                    return Taken::Refused;
+                    return self.refuse(room, packet.mac);
                 }
             },
         };
@@ -157,11 +155,8 @@ impl HostEgress {
         Taken::Refused
     }
 
-    fn open_icmp_flow(&mut self, key: Key, packet: &Packet) -> Option<FlowId> {
-        if let Err(room) = self.room_for(packet.mac) {
-            self.refuse(room, packet.mac);
-            return None;
-        }
+    fn open_icmp_flow(&mut self, key: Key, packet: &Packet) -> Result<FlowId, Room> {
+        self.room_for(packet.mac)?;
         self.note_guest(packet.source, packet.mac);
         let id = self.table.insert(Flow {
             key,
@@ -175,7 +170,7 @@ impl HostEgress {
         });
         self.counters.opened += 1;
         self.wheel.set(id.index, self.now + self.config.limits.icmp.as_nanos() as u64);
-        Some(id)
+        Ok(id)
     }
 
     pub(super) fn icmp_timer(&mut self, id: FlowId) {
@@ -342,15 +337,14 @@ impl HostEgress {
 
     pub(super) fn refuse_destination(&mut self, packet: &Packet, quoted: &[u8], why: Unreachable) -> Taken {
         match why {
-            Unreachable::Silent => self.counters.dropped_group += 1,
+            Unreachable::Silent => self.decline(Decline::Group),
             Unreachable::Refused => {
-                self.counters.refused_destination += 1;
                 // The gateway is a host that has no such port; what else is refused lies beyond it.
                 let own = self.is_gateway(packet.destination);
                 self.tell(packet, if own { Icmp::PortUnreachable } else { Icmp::Prohibited }, quoted);
+                self.decline(Decline::Destination)
             }
         }
-        Taken::Refused
     }
 
     pub(super) fn gateway_end(&self, v6: bool) -> SocketAddr {

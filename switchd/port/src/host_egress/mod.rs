@@ -51,11 +51,11 @@ pub use config::{
 pub use counters::{HostEgressCounters, HostEgressNotice, HostFlow};
 
 use crate::sys::socket::{BATCH, Datagram};
-use crate::{Arena, Flushed};
+use crate::{Arena, Decline, Flushed};
 use answers::{Answers, Icmp};
 use batch::{Batch, Spare};
 use forward::ForwardSlot;
-use fragment::Fragments;
+use fragment::{Fragments, Reassembly};
 use hashbrown::HashMap;
 use icmp::Echo;
 use limiter::Limiter;
@@ -105,6 +105,8 @@ enum Taken {
     /// Counted when its batch is sent.
     Held,
     Full,
+    Declined(Decline),
+    /// By the host's stack.
     Refused,
 }
 
@@ -199,6 +201,9 @@ impl HostEgress {
 
     fn take(&mut self, frame: &Frame, arena: &Arena) -> Taken {
         let packet = match Packet::parse(frame).and_then(|packet| {
+            if !matches!(packet.protocol, PROTOCOL_TCP | PROTOCOL_UDP | PROTOCOL_ICMP | PROTOCOL_ICMP6) {
+                return Err(BadPacket::Protocol);
+            }
             if packet.fragment.is_none() {
                 packet.verify(frame, arena)?;
             }
@@ -206,24 +211,21 @@ impl HostEgress {
         }) {
             Ok(packet) => packet,
             Err(bad) => {
-                match bad {
-                    BadPacket::Protocol => self.counters.dropped_protocol += 1,
-                    BadPacket::Malformed | BadPacket::Stale => self.counters.dropped_malformed += 1,
-                    BadPacket::Checksum => self.counters.dropped_checksum += 1,
-                }
-                return Taken::Refused;
+                return self.decline(match bad {
+                    BadPacket::Protocol => Decline::Protocol,
+                    BadPacket::Malformed | BadPacket::Stale => Decline::Malformed,
+                    BadPacket::Checksum => Decline::Checksum,
+                });
             }
         };
         if !self.is_guest(packet.source) {
-            self.counters.refused_source += 1;
-            return Taken::Refused;
+            return self.decline(Decline::Source);
         }
         // RFC 1812 5.3.1: we are the router of these packets.
         if packet.ttl <= 1 && !self.is_gateway(packet.destination) {
-            self.counters.ttl_exceeded += 1;
             let exceeded = if packet.source.is_ipv6() { Icmp::Raw(3, 0, 0) } else { Icmp::Raw(11, 0, 0) };
             self.tell(&packet, exceeded, packet.quote(frame));
-            return Taken::Refused;
+            return self.decline(Decline::TtlExceeded);
         }
         let packet = Packet { ttl: packet.ttl.saturating_sub(1).max(1), ..packet };
         if let Some(piece) = packet.fragment {
@@ -232,7 +234,7 @@ impl HostEgress {
         if packet.protocol == PROTOCOL_TCP {
             return self.take_tcp(&packet, frame, arena);
         }
-        let Ok(parts) = packet.parts(frame, arena, 0) else { return Taken::Refused };
+        let Ok(parts) = packet.parts(frame, arena, 0) else { return self.decline(Decline::Malformed) };
         let segment = (frame.vnet.gso == Gso::UdpL4).then_some(frame.vnet.gso_size);
         self.take_datagram(&packet, parts, packet.quote(frame), segment, frame.len() as u64)
     }
@@ -248,11 +250,30 @@ impl HostEgress {
         match (packet.protocol, packet.source.is_ipv6()) {
             (PROTOCOL_UDP, _) => self.take_udp(&Outbound { packet, parts, quote, segment, frame }),
             (PROTOCOL_ICMP, false) | (PROTOCOL_ICMP6, true) => self.take_icmp(packet, parts, quote),
-            _ => {
-                self.counters.dropped_protocol += 1;
-                Taken::Refused
-            }
+            _ => self.decline(Decline::Protocol),
         }
+    }
+
+    /// Counts what goes no further for a reason of ours.
+    fn decline(&mut self, why: Decline) -> Taken {
+        let counters = &mut self.counters;
+        match why {
+            Decline::Malformed => counters.dropped_malformed += 1,
+            Decline::Checksum => counters.dropped_checksum += 1,
+            Decline::Protocol => counters.dropped_protocol += 1,
+            Decline::IcmpKind => counters.dropped_icmp += 1,
+            Decline::Source => counters.refused_source += 1,
+            Decline::Destination => counters.refused_destination += 1,
+            Decline::Group => counters.dropped_group += 1,
+            Decline::TtlExceeded => counters.ttl_exceeded += 1,
+            Decline::NoFlow => counters.dropped_no_flow += 1,
+            Decline::Full => counters.refused_full += 1,
+            Decline::Quota => counters.refused_quota += 1,
+            Decline::Descriptors => counters.refused_descriptors += 1,
+            Decline::Socket => counters.refused_socket += 1,
+            Decline::Fragment => counters.dropped_fragments += 1,
+        }
+        Taken::Declined(why)
     }
 
     fn take_fragment(
@@ -263,17 +284,26 @@ impl HostEgress {
         arena: &Arena,
     ) -> Taken {
         let wanted = matches!(packet.protocol, PROTOCOL_UDP | PROTOCOL_ICMP | PROTOCOL_ICMP6);
-        let Ok(parts) = packet.parts(frame, arena, 0) else { return Taken::Refused };
+        let Ok(parts) = packet.parts(frame, arena, 0) else { return self.decline(Decline::Malformed) };
         if !wanted {
-            self.counters.dropped_fragments += 1;
-            return Taken::Refused;
+            return self.decline(Decline::Fragment);
         }
         let first_wait = self.fragments.oldest().is_none();
         let whole = self.fragments.take(self.now, packet, piece, parts);
         if first_wait && self.fragments.oldest().is_some() {
             self.arm();
         }
-        let Some(whole) = whole else { return Taken::Accepted };
+        let mut whole = match whole {
+            Reassembly::Whole(whole) => whole,
+            Reassembly::Waits => return Taken::Accepted,
+            Reassembly::Dropped => return Taken::Declined(Decline::Fragment),
+        };
+        if packet.protocol == PROTOCOL_UDP {
+            match packet::datagram(&whole, whole.len()) {
+                Some(len) => whole.truncate(len),
+                None => return self.decline(Decline::Malformed),
+            }
+        }
         let packet = Packet { fragment: None, len: whole.len(), ..*packet };
         let sum = match packet.protocol {
             PROTOCOL_ICMP => switchd_wire::checksum::Sum::new(),
@@ -282,8 +312,7 @@ impl HostEgress {
         let none =
             packet.protocol == PROTOCOL_UDP && packet.source.is_ipv4() && whole.get(6..8) == Some(&[0, 0]);
         if !none && sum.over(&whole).checksum() != 0 {
-            self.counters.dropped_checksum += 1;
-            return Taken::Refused;
+            return self.decline(Decline::Checksum);
         }
         self.counters.reassembled += 1;
         let end = |address| SocketAddr::new(address, 0);

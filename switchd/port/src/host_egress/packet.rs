@@ -104,7 +104,11 @@ impl Packet {
         }
         let mac = frame.source();
         let protocol = layers.protocol;
-        Ok(Packet { mac, source, destination, protocol, ttl, dont_fragment, l3, l4, len: end - l4, fragment })
+        let mut len = end - l4;
+        if protocol == PROTOCOL_UDP && fragment.is_none() && !frame.vnet.is_gso() {
+            len = datagram(&head[l4..], len).ok_or(bad)?;
+        }
+        Ok(Packet { mac, source, destination, protocol, ttl, dont_fragment, l3, l4, len, fragment })
     }
 
     /// The packet's bytes from `skip` behind the IP headers to its end, where they lie.
@@ -144,6 +148,11 @@ impl Packet {
         let head = &frame.head()[self.l3..];
         &head[..head.len().min(self.l4 - self.l3 + self.len)]
     }
+}
+
+/// Length of a datagram as it says itself (RFC 768): what lies behind it in the packet is not its payload.
+pub fn datagram(l4: &[u8], available: usize) -> Option<usize> {
+    word(l4, 4).map(usize::from).filter(|len| (UDP..=available).contains(len))
 }
 
 /// Start of a fragment's data, and what it says of itself.

@@ -6,13 +6,13 @@ use super::table::{Body, Flow, NoRoom};
 use super::udp::Via;
 use super::{
     ECHO, HostEgress, HostEgressChange, HostEgressConfig, HostEgressCounters, HostEgressNotice, HostFlow,
-    Room, TIMER,
+    Room, TIMER, Taken,
 };
-use crate::Flushed;
 use crate::host_egress::{
     answers::Answers, fragment::Fragments, icmp::Echo, limiter::Limiter, table::Table, wheel::Wheel,
 };
 use crate::sys::socket::{BATCH, Datagram};
+use crate::{Decline, Flushed};
 use hashbrown::HashMap;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
@@ -224,30 +224,21 @@ impl HostEgress {
     }
 
     /// Counts a refusal and tells of it, at most once a minute.
-    pub(super) fn refuse(&mut self, room: Room, guest: MacAddr) {
+    pub(super) fn refuse(&mut self, room: Room, guest: MacAddr) -> Taken {
         let limits = &self.config.limits;
-        let (place, notice) = match room {
-            Room::Full => {
-                self.counters.refused_full += 1;
-                (0, HostEgressNotice::Full { flows: limits.flows })
-            }
-            Room::Quota => {
-                self.counters.refused_quota += 1;
-                (1, HostEgressNotice::Quota { guest, flows: limits.quota })
-            }
+        let (place, why, notice) = match room {
+            Room::Full => (0, Decline::Full, HostEgressNotice::Full { flows: limits.flows }),
+            Room::Quota => (1, Decline::Quota, HostEgressNotice::Quota { guest, flows: limits.quota }),
             Room::Descriptors => {
-                self.counters.refused_descriptors += 1;
-                (2, HostEgressNotice::Descriptors { limit: self.descriptors })
+                (2, Decline::Descriptors, HostEgressNotice::Descriptors { limit: self.descriptors })
             }
-            Room::Socket => {
-                self.counters.refused_socket += 1;
-                return;
-            }
+            Room::Socket => return self.decline(Decline::Socket),
         };
         if self.told[place].is_none_or(|at| self.now >= at + NOTICE_EVERY) {
             self.told[place] = Some(self.now);
             self.notices.push(notice);
         }
+        self.decline(why)
     }
 
     /// Remembers a guest's MAC for forwards to it.

@@ -6,8 +6,8 @@ use super::packet::{self, ETHERNET, Ends, IPV4, IPV6, Packet, TCP};
 use super::table::{Body, Flow, FlowId, Key, Protocol};
 use super::tcp::{ACK, Conn, Emit, End, RST, SYN, Segment, Socket, Tally, TcpFlow, Times, Verdict};
 use super::{HostEgress, Room, Taken};
-use crate::Arena;
 use crate::sys::socket;
+use crate::{Arena, Decline};
 use rustix::io::Errno;
 use std::io;
 use std::net::SocketAddr;
@@ -24,10 +24,11 @@ impl HostEgress {
     pub(super) fn take_tcp(&mut self, packet: &Packet, frame: &Frame, arena: &Arena) -> Taken {
         let header = &frame.head()[packet.l4..];
         let Some((segment, header_len)) = Segment::parse(header).filter(|&(_, len)| len <= packet.len) else {
-            self.counters.dropped_malformed += 1;
-            return Taken::Refused;
+            return self.decline(Decline::Malformed);
         };
-        let Ok(payload) = packet.parts(frame, arena, header_len) else { return Taken::Refused };
+        let Ok(payload) = packet.parts(frame, arena, header_len) else {
+            return self.decline(Decline::Malformed);
+        };
         let port = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
         let key = Key {
             protocol: Protocol::Tcp,
@@ -64,7 +65,6 @@ impl HostEgress {
         if segment.flags & (SYN | ACK | RST) == SYN {
             return self.open_tcp(packet, frame, key, &segment);
         }
-        self.counters.dropped_no_flow += 1;
         if segment.flags & RST == 0
             && admit_destination(&self.config, packet.destination) != Err(Unreachable::Silent)
         {
@@ -78,7 +78,7 @@ impl HostEgress {
             };
             self.reset(packet, &key, emit);
         }
-        Taken::Refused
+        self.decline(Decline::NoFlow)
     }
 
     pub(super) fn carry_out(&mut self, id: FlowId, verdict: Verdict) {
@@ -111,26 +111,23 @@ impl HostEgress {
     fn open_tcp(&mut self, packet: &Packet, frame: &Frame, key: Key, syn: &Segment) -> Taken {
         let remote = SocketAddr::new(packet.destination, key.remote.map_or(0, |remote| remote.port()));
         if self.is_gateway(packet.destination) {
-            self.counters.refused_destination += 1;
             self.reset_syn(packet, &key, syn);
-            return Taken::Refused;
+            return self.decline(Decline::Destination);
         }
         if let Err(why) = admit_destination(&self.config, packet.destination) {
             return self.refuse_destination(packet, packet.quote(frame), why);
         }
         if let Err(room) = self.room_for(packet.mac) {
-            self.refuse(room, packet.mac);
             self.reset_syn(packet, &key, syn);
-            return Taken::Refused;
+            return self.refuse(room, packet.mac);
         }
         let v6 = packet.source.is_ipv6();
         let fd = match connecting(remote) {
             Ok(fd) => fd,
             Err(error) => {
                 if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
-                    self.refuse(Room::Descriptors, packet.mac);
                     self.reset_syn(packet, &key, syn);
-                    return Taken::Refused;
+                    return self.refuse(Room::Descriptors, packet.mac);
                 }
                 self.counters.connect_failed += 1;
                 match Icmp::of_errno(error.raw_os_error().unwrap_or(0)) {
@@ -148,9 +145,8 @@ impl HostEgress {
                 Taken::Accepted
             }
             Err(_) => {
-                self.counters.refused_socket += 1;
                 self.reset_syn(packet, &key, syn);
-                Taken::Refused
+                self.decline(Decline::Socket)
             }
         }
     }

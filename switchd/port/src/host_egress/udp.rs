@@ -19,8 +19,8 @@ use super::config::{Filtering, admit_destination};
 use super::packet::{self, Ends, Packet, UDP};
 use super::table::{Body, Flow, FlowId, Key, Protocol};
 use super::{Filled, HostEgress, Room, Taken};
-use crate::Arena;
 use crate::sys::socket::{self, BATCH, Datagram, SendOptions};
+use crate::{Arena, Decline};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -115,8 +115,7 @@ impl HostEgress {
     pub(super) fn take_udp(&mut self, out: &Outbound<'_>) -> Taken {
         let packet = out.packet;
         let Some(header) = out.parts[0].first_chunk::<UDP>() else {
-            self.counters.dropped_malformed += 1;
-            return Taken::Refused;
+            return self.decline(Decline::Malformed);
         };
         let port = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
         let guest = SocketAddr::new(packet.source, port(0));
@@ -158,9 +157,8 @@ impl HostEgress {
             None => match self.open_udp(key, packet) {
                 Ok(id) => id,
                 Err(room) => {
-                    self.refuse(room, packet.mac);
                     self.tell(packet, Icmp::Prohibited, out.quote);
-                    return Taken::Refused;
+                    return self.refuse(room, packet.mac);
                 }
             },
         };

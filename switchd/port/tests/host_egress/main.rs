@@ -4,6 +4,7 @@
 mod echo;
 mod forwards;
 mod limits;
+mod refusals;
 mod segments;
 mod streams;
 mod udp;

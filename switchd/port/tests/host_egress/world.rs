@@ -59,6 +59,8 @@ pub struct World {
     pub came: VecDeque<Came>,
     /// Calls of `receive`.
     pub received: u64,
+    /// Of the last [`World::send`].
+    pub flushed: Flushed,
 }
 
 /// A namespace of this thread's own, with the host's addresses. False without the right to make one.
@@ -76,6 +78,13 @@ fn enter_namespace() -> bool {
     ] {
         let status = Command::new("ip").args(line.split(' ')).status().expect("iproute2 is installed");
         assert!(status.success(), "ip {line}");
+    }
+    // The kernel adds the route to an IPv6 address of its own some time after the address.
+    let end = Instant::now() + Duration::from_secs(10);
+    let words = ["-6", "route", "show", "table", "local", HOST_V6];
+    while Command::new("ip").args(words).output().expect("iproute2 is installed").stdout.is_empty() {
+        assert!(Instant::now() < end, "no route to {HOST_V6}");
+        std::thread::sleep(Duration::from_millis(2));
     }
     true
 }
@@ -100,6 +109,7 @@ impl World {
             more: false,
             came: VecDeque::new(),
             received: 0,
+            flushed: Flushed::default(),
         }
     }
 
@@ -114,7 +124,9 @@ impl World {
         frame.arrived(head, tail, vnet);
         assert_eq!(self.engine.send(&mut frame, &self.arena), Sent::Queued);
         let flushed = self.engine.flush(&self.arena);
-        assert_eq!(flushed.accepted + flushed.full + flushed.refused, 1);
+        let declined = flushed.declined.total();
+        assert_eq!(flushed.accepted + flushed.full + flushed.refused + declined, 1);
+        self.flushed = flushed;
         self.more |= self.engine.pending();
         flushed.accepted == 1
     }
