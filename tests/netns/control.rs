@@ -211,7 +211,7 @@ fn damaged_state_files_are_told_and_nothing_is_lost() {
     switch.ctl(&["network", "show", "one"]).ok();
     let events = switch.events("state.damaged");
     assert!(
-        events.len() == 1 && events[0].contains("desired.toml"),
+        events.len() == 1 && events[0].contains(&file.display().to_string()),
         "it is not said that the state was damaged: {events:?}"
     );
     let log = switch.log();
@@ -226,7 +226,7 @@ fn damaged_state_files_are_told_and_nothing_is_lost() {
         }
     }
     let output = run(&mut switch.setup().command(), SOON);
-    let said = output.fails(1, &["desired.toml"]);
+    let said = output.fails(1, &[&file.display().to_string()]);
     assert!(!said.stderr.contains(['\u{1b}', '\0']), "escapes are passed on: {:?}", said.stderr);
 }
 

@@ -74,11 +74,12 @@ pub fn run(context: Context) -> anyhow::Result<()> {
             tracing::warn!("a notice of the services was lost");
         }
     });
-    let options_of_services = ServiceOptions { state_dir: PathBuf::from(".") };
-    let (services, services_thread) =
-        services::spawn(options_of_services, tell).context("the services of NAT networks")?;
+    // The process stands in it; its user may not be allowed to walk there.
+    let here = std::path::Path::new(".");
+    let state = ServiceOptions { state_dir: here.to_owned(), state_name: options.state_dir.clone() };
+    let (services, services_thread) = services::spawn(state, tell).context("the services of NAT networks")?;
     let (workers, threads) = start_workers(&hello, &sender, &missed, &services.intake())?;
-    let (store, loaded) = Store::open(std::path::Path::new("."))?;
+    let (store, loaded) = Store::open_as(here, &options.state_dir)?;
     let seed = seed.map(|text| Seed {
         name: options.config.as_ref().map_or_else(String::new, |path| path.display().to_string()),
         text,

@@ -91,6 +91,8 @@ pub enum ServiceError {
 pub struct ServiceOptions {
     /// Where the leases are kept.
     pub state_dir: PathBuf,
+    /// What messages call it.
+    pub state_name: PathBuf,
 }
 
 /// Starts the thread, and the one that writes leases. It ends at [`Services::stop`], or when every handle is
@@ -102,7 +104,8 @@ pub fn spawn(
     options: ServiceOptions,
     notices: Box<dyn Fn(ServiceNotice) + Send>,
 ) -> io::Result<(Services, JoinHandle<()>)> {
-    let (store, warning) = LeaseStore::open(&options.state_dir).map_err(io::Error::other)?;
+    let (store, warning) =
+        LeaseStore::open_as(&options.state_dir, &options.state_name).map_err(io::Error::other)?;
     if let Some(detail) = warning {
         notices(ServiceNotice::Event { kind: "state.damaged", object: "switchd".into(), detail });
     }

@@ -40,7 +40,8 @@ fn lab(dir: &std::path::Path) -> Lab {
     let (sender, frames) = channel();
     let (tell, notices) = channel();
     let tell = Box::new(move |notice| drop(tell.send(notice)));
-    let (services, thread) = spawn(ServiceOptions { state_dir: dir.to_owned() }, tell).unwrap();
+    let (services, thread) =
+        spawn(ServiceOptions { state_dir: dir.to_owned(), state_name: dir.to_owned() }, tell).unwrap();
     Lab { services, thread, wire: Arc::new(Wire(Mutex::new(sender))), frames, notices }
 }
 

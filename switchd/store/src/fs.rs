@@ -4,7 +4,7 @@ use rustix::fs::OFlags;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub trait Fs {
     /// `None`: there is no such file. Reads at most `limit` + 1 bytes.
@@ -19,8 +19,26 @@ pub trait Fs {
 }
 
 /// The real one. Symbolic links in the last component are not followed.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Disk;
+#[derive(Clone, Debug)]
+pub struct Disk {
+    name: PathBuf,
+    dir: PathBuf,
+}
+
+impl Disk {
+    /// What lies beneath `name` is reached through `dir`: a process that may not walk to its folder stands in it.
+    pub fn new(dir: &Path, name: &Path) -> Disk {
+        Disk { name: name.to_owned(), dir: dir.to_owned() }
+    }
+
+    fn reach(&self, path: &Path) -> PathBuf {
+        match path.strip_prefix(&self.name) {
+            Ok(rest) if rest.as_os_str().is_empty() => self.dir.clone(),
+            Ok(rest) => self.dir.join(rest),
+            Err(_) => path.to_owned(),
+        }
+    }
+}
 
 fn flags(more: OFlags) -> i32 {
     (OFlags::NOFOLLOW | more).bits() as i32
@@ -29,7 +47,11 @@ fn flags(more: OFlags) -> i32 {
 impl Fs for Disk {
     fn read(&self, path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
         // NONBLOCK: a fifo in the file's place must not hang the start.
-        let file = match OpenOptions::new().read(true).custom_flags(flags(OFlags::NONBLOCK)).open(path) {
+        let file = match OpenOptions::new()
+            .read(true)
+            .custom_flags(flags(OFlags::NONBLOCK))
+            .open(self.reach(path))
+        {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -49,27 +71,27 @@ impl Fs for Disk {
             .truncate(true)
             .mode(0o600)
             .custom_flags(flags(OFlags::empty()))
-            .open(path)?;
+            .open(self.reach(path))?;
         file.write_all(bytes)
     }
 
     fn sync(&self, path: &Path) -> io::Result<()> {
-        OpenOptions::new().write(true).custom_flags(flags(OFlags::empty())).open(path)?.sync_all()
+        OpenOptions::new().write(true).custom_flags(flags(OFlags::empty())).open(self.reach(path))?.sync_all()
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
+        fs::rename(self.reach(from), self.reach(to))
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::hard_link(from, to)
+        fs::hard_link(self.reach(from), self.reach(to))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        fs::remove_file(self.reach(path))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all()
+        File::open(self.reach(dir))?.sync_all()
     }
 }

@@ -74,7 +74,12 @@ pub struct Store<F: Fs = Disk> {
 impl Store<Disk> {
     /// Reads what is there. `dir` exists.
     pub fn open(dir: &Path) -> Result<(Store, Loaded), StoreError> {
-        Store::open_on(Disk, dir)
+        Store::open_as(dir, dir)
+    }
+
+    /// The same where messages call the folder `name`.
+    pub fn open_as(dir: &Path, name: &Path) -> Result<(Store, Loaded), StoreError> {
+        Store::open_on(Disk::new(dir, name), name)
     }
 }
 

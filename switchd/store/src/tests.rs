@@ -154,6 +154,27 @@ fn a_damaged_file_is_set_aside_by_the_next_save() {
     assert_eq!(reopen(dir.path()).desired, Some(desired(1)));
 }
 
+#[test]
+fn messages_call_the_folder_by_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = Path::new("/var/lib/named");
+    let open = || Store::open_as(dir.path(), name);
+    let (mut store, _) = open().unwrap();
+    store.save_desired(&desired(1)).unwrap();
+    store.save_desired(&desired(2)).unwrap();
+    fs::write(dir.path().join("desired.toml"), "junk").unwrap();
+    let (_, loaded) = open().unwrap();
+    assert_eq!(loaded.desired, Some(desired(1)));
+    assert!(loaded.warnings[0].starts_with("/var/lib/named/desired.toml, line 1: "), "{:?}", loaded.warnings);
+    fs::write(dir.path().join("desired.toml.prev"), "junk").unwrap();
+    let error = open().err().expect("nothing good is left").to_string();
+    assert!(error.starts_with("/var/lib/named/desired.toml, line 1: "), "{error}");
+    fs::write(dir.path().join("leases.redb"), "junk").unwrap();
+    let (_, warning) = crate::leases::LeaseStore::open_as(dir.path(), name).unwrap();
+    assert!(warning.is_some_and(|warning| warning.starts_with("/var/lib/named/leases.redb: ")));
+    assert!(dir.path().join("leases.redb.damaged").exists());
+}
+
 fn error_of(current: &str, prev: Option<&str>) -> String {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("desired.toml"), current).unwrap();

@@ -85,19 +85,25 @@ fn number(address: IpAddr) -> u128 {
 impl LeaseStore {
     /// `dir` exists. The warning tells of a damaged file.
     pub fn open(dir: &Path) -> Result<(LeaseStore, Option<String>), LeaseError> {
-        let path = dir.join("leases.redb");
-        let file = path.clone();
+        LeaseStore::open_as(dir, dir)
+    }
+
+    /// The same where messages call the folder `name`.
+    pub fn open_as(dir: &Path, name: &Path) -> Result<(LeaseStore, Option<String>), LeaseError> {
+        const FILE: &str = "leases.redb";
+        const ASIDE: &str = "leases.redb.damaged";
+        let path = name.join(FILE);
+        let file = dir.join(FILE);
         let open: Opener = Box::new(move || Database::builder().set_cache_size(CACHE).create(&file));
         let opened = match LeaseStore::with(path.clone(), open) {
             Ok(store) => (store, None),
             Err((LeaseError::Damaged { reason, .. }, open)) => {
-                let aside = dir.join("leases.redb.damaged");
-                let moved = std::fs::rename(&path, &aside);
+                let moved = std::fs::rename(dir.join(FILE), dir.join(ASIDE));
                 moved.map_err(|error| LeaseError::Io { path: path.clone(), what: "move it aside", error })?;
                 let warning = format!(
                     "{}: {reason}; kept as {}, and all leases are forgotten",
                     path.display(),
-                    aside.display()
+                    name.join(ASIDE).display()
                 );
                 let store = LeaseStore::with(path, open).map_err(|(error, _)| error)?;
                 (store, Some(warning))
@@ -106,7 +112,7 @@ impl LeaseStore {
         };
         // The file's name has to last as well.
         let synced = File::open(dir).and_then(|dir| dir.sync_all());
-        synced.map_err(|error| LeaseError::Io { path: dir.to_owned(), what: "sync it", error })?;
+        synced.map_err(|error| LeaseError::Io { path: name.to_owned(), what: "sync it", error })?;
         Ok(opened)
     }
 
