@@ -5,59 +5,39 @@
 //! each network's [`NetworkServices`] and hears of leases by [`ServiceNotice`]s. The protocol machines are
 //! those of `switchd_proto`; here are clocks, frames and the disk.
 //!
-//! Bounds: [`INTAKE`] frames and [`REQUESTS`] requests wait; [`NETWORKS`] networks; leases as `proto` and
-//! `store` say.
+//! Bounds: [`INTAKE`] frames, which ports share, and [`REQUESTS`] requests wait; [`NETWORKS`] networks; leases
+//! as `proto` and `store` say.
 
 mod clock;
 pub mod config;
 pub mod dns;
+mod intake;
 mod lease;
 mod network;
 mod notice;
 mod outside;
 mod run;
+mod shares;
 #[cfg(test)]
 mod tests;
 
 pub use config::{Dhcp, Dhcp6, Exit, NetworkServices, OutsideClient, Route, ServicePort};
+pub use intake::{INTAKE, Intake};
 pub use notice::{LeaseRow, LeaseState, OutsideLease, ServiceCounters, ServiceNotice};
 
-use crate::worker::command::ServiceFrame;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use switchd_store::leases::{LeaseStore, committer};
 use tokio::sync::mpsc;
 
-/// Frames that may wait for the services.
-pub const INTAKE: usize = 1024;
 /// Requests of the engine that may wait; it is one thread, so more than a few never do.
 pub const REQUESTS: usize = 64;
 pub const NETWORKS: usize = 4096;
 /// A request that takes longer is given up.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The workers' end.
-#[derive(Clone)]
-pub struct Intake {
-    frames: mpsc::Sender<ServiceFrame>,
-    full: Arc<AtomicU64>,
-}
-
-impl Intake {
-    /// Never waits; what does not fit is dropped and counted.
-    pub fn offer(&self, frame: ServiceFrame) -> bool {
-        let fits = self.frames.try_send(frame).is_ok();
-        if !fits {
-            self.full.fetch_add(1, Ordering::Relaxed);
-        }
-        fits
-    }
-}
 
 pub(crate) enum Request {
     Set(Box<NetworkServices>, std::sync::mpsc::SyncSender<Result<(), ServiceError>>),
@@ -109,7 +89,7 @@ pub fn spawn(
     if let Some(detail) = warning {
         notices(ServiceNotice::Event { kind: "state.damaged", object: "switchd".into(), detail });
     }
-    let (frames, intake) = mpsc::channel(INTAKE);
+    let (intake, frames) = intake::channel();
     let (requests, asked) = mpsc::channel(REQUESTS);
     // As many as there are tickets at the committer, which is bounded.
     let (report, settled) = mpsc::unbounded_channel();
@@ -117,18 +97,17 @@ pub fn spawn(
         let _ = report.send((tickets.to_vec(), error.map(ToString::to_string)));
     });
     let (committer, leases) = committer::spawn(store, done)?;
-    let full = Arc::new(AtomicU64::new(0));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new().name("services".into()).spawn(move || {
         let (dns, answered) = dns::Dns::new();
         let core = run::Core::new(committer, notices, dns);
-        runtime.block_on(core.run(run::Inputs { frames: intake, requests: asked, settled, answered }));
+        runtime.block_on(core.run(run::Inputs { frames, requests: asked, settled, answered }));
         // The committer's end went with the core: what was submitted is written, then it ends.
         if leases.join().is_err() {
             tracing::error!("the thread that writes leases ended by a panic");
         }
     })?;
-    Ok((Services { intake: Intake { frames, full }, requests }, thread))
+    Ok((Services { intake, requests }, thread))
 }
 
 impl Services {
@@ -185,7 +164,7 @@ impl Services {
             Ok(()) => answer.recv_timeout(PATIENCE).unwrap_or_default(),
             Err(_) => ServiceCounters::default(),
         };
-        counters.intake_full = self.intake.full.load(Ordering::Relaxed);
+        counters.intake_full = self.intake.full();
         counters
     }
 

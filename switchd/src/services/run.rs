@@ -7,6 +7,7 @@
 use super::clock::{Clock, Now};
 use super::config::NetworkServices;
 use super::dns::{Answered, Dns};
+use super::intake::Frames;
 use super::network::{Machine, Network, Output};
 use super::notice::{LeaseRow, ServiceCounters, ServiceNotice};
 use super::{NETWORKS, Request, ServiceError};
@@ -27,7 +28,7 @@ const LOADING: Duration = Duration::from_secs(4);
 pub type Settled = (Vec<u64>, Option<String>);
 
 pub struct Inputs {
-    pub frames: mpsc::Receiver<ServiceFrame>,
+    pub frames: Frames,
     pub requests: mpsc::Receiver<Request>,
     pub settled: mpsc::UnboundedReceiver<Settled>,
     pub answered: mpsc::UnboundedReceiver<Answered>,

@@ -1,10 +1,10 @@
 //! The thread as workers and engine see it: frames in, frames out, leases on a real disk.
 
 use super::*;
-use crate::worker::command::{Key, Side};
+use crate::worker::command::{Key, ServiceFrame, Side};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use switchd_dataplane::TrapKind;
 use switchd_nat::{Prefix4, Prefix6};
@@ -277,13 +277,4 @@ fn frames_that_are_not_what_they_were_trapped_as_are_counted() {
     let counters = lab.services.counters();
     assert!(counters.networks[0].1.contains(&("service-unreadable", 8)), "{counters:?}");
     lab.end();
-}
-
-#[test]
-fn a_full_intake_refuses_and_counts() {
-    let (frames, _held) = mpsc::channel(2);
-    let intake = Intake { frames, full: Arc::default() };
-    let frame = ServiceFrame { kind: TrapKind::Dhcp, network: "lab".into(), port: "p".into(), bytes: vec![] };
-    assert_eq!([0; 4].map(|_| intake.offer(frame.clone())), [true, true, false, false]);
-    assert_eq!(intake.full.load(Ordering::Relaxed), 2);
 }

@@ -60,10 +60,14 @@ async fn bench() -> Bench {
 
 impl Bench {
     fn ask(&mut self, port: u16, message: &[u8]) {
+        self.ask_by("vm1", port, message);
+    }
+
+    fn ask_by(&mut self, guest: &str, port: u16, message: &[u8]) {
         let link = Link { destination: MacAddr([2, 0, 0, 0, 0, 1]), source: MacAddr([2, 0, 0, 0, 0, 9]) };
         let from = format!("10.7.0.9:{port}").parse().unwrap();
         let bytes = udp4(link, from, "10.7.0.1:53".parse().unwrap(), message).unwrap();
-        let frame = ServiceFrame { kind: TrapKind::Dns, network: "lab".into(), port: "vm1".into(), bytes };
+        let frame = ServiceFrame { kind: TrapKind::Dns, network: "lab".into(), port: guest.into(), bytes };
         self.dns.take_frame(&frame);
     }
 
@@ -158,16 +162,33 @@ async fn a_name_server_of_the_networks_own_is_asked_at_its_port() {
 }
 
 #[tokio::test]
-async fn beyond_the_bound_queries_are_dropped_and_counted() {
+async fn beyond_the_bound_queries_are_dropped_and_counted_and_other_guests_are_served() {
     let mut bench = bench().await;
-    for number in 0..=IN_FLIGHT {
+    let ask = |bench: &mut Bench, guest: &str, number: usize| {
         let mut message = query(1);
         // Distinct questions: the type differs.
         let at = message.len() - 4;
         message[at..at + 2].copy_from_slice(&(number as u16 + 1024).to_be_bytes());
-        bench.ask(4000, &message);
+        bench.ask_by(guest, 4000, &message);
+    };
+    // The name server is silent, and one guest asks and asks.
+    (0..=IN_FLIGHT).for_each(|number| ask(&mut bench, "greedy", number));
+    let half = IN_FLIGHT as u64 / 2;
+    assert_eq!((bench.counter("dns-forwarded"), bench.counter("dns-busy")), (half, half + 1));
+    (0..100).for_each(|number| ask(&mut bench, "vm2", 1000 + number));
+    assert_eq!((bench.counter("dns-forwarded"), bench.counter("dns-busy")), (half + 100, half + 1));
+    // Nor can it keep others from waiting for the answer to a question of its own.
+    (0..200).for_each(|_| ask(&mut bench, "greedy", 0));
+    let busy = bench.counter("dns-busy");
+    ask(&mut bench, "vm2", 0);
+    assert_eq!(bench.counter("dns-busy"), busy);
+    // What is answered makes room again.
+    for _ in 0..200 {
+        bench.serve(0).await;
+        bench.finish().await;
     }
-    assert_eq!((bench.counter("dns-forwarded"), bench.counter("dns-busy")), (IN_FLIGHT as u64, 1));
+    ask(&mut bench, "greedy", 5000);
+    assert_eq!(bench.counter("dns-busy"), busy);
 }
 
 #[tokio::test]

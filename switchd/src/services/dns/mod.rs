@@ -12,8 +12,10 @@
 //! query that comes back to us (a host whose resolver is one of our own gateways) waits for itself, and the
 //! first asker is told of a failure: a loop ends where it began.
 //!
-//! Bounds: [`IN_FLIGHT`] queries of a network, [`IN_FLIGHT_ALL`] of all, [`WAITING`] askers for one; beyond it
-//! a query is dropped and counted, so the guest asks again. `tcp` has the bounds of connections.
+//! Bounds: [`IN_FLIGHT`] queries of a network, [`IN_FLIGHT_ALL`] of all, [`WAITING`] askers for one, half of
+//! them at one port; beyond it a query is dropped and counted, so the guest asks again. Guests share the
+//! places of their network, and networks those of all, as [`Shares`] says: while a name server is silent, one
+//! guest's questions leave room for everybody else's. `tcp` has the bounds of connections.
 
 mod answer;
 mod names;
@@ -23,6 +25,7 @@ mod upstream;
 pub use names::{Host, Names};
 
 use super::config::{Exit, NetworkServices};
+use super::shares::Shares;
 use crate::worker::command::{Key, ServiceFrame, Side};
 use answer::Decision;
 use smoltcp::time::Instant as SmolInstant;
@@ -67,8 +70,20 @@ struct Exchange {
     query: Vec<u8>,
 }
 
-/// An asker, and its id.
-type Waiting = (Client, [u8; 2]);
+/// Who waits for an answer.
+struct Waiting {
+    client: Client,
+    /// Of its query.
+    id: [u8; 2],
+    /// The guest's.
+    port: Key,
+}
+
+/// Those who wait for one answer; the first one's port has the place.
+struct Asked {
+    by: Key,
+    waiting: Vec<Waiting>,
+}
 
 struct Network {
     exit: Arc<dyn Exit>,
@@ -81,7 +96,9 @@ struct Network {
     tcp: Option<TcpServer>,
     /// A TCP connection has something to send since the last poll.
     replied: bool,
-    in_flight: HashMap<Exchange, Vec<Waiting>>,
+    in_flight: HashMap<Exchange, Asked>,
+    /// Of `in_flight`, by port.
+    shares: Shares,
     counters: BTreeMap<&'static str, u64>,
     watch: Arc<Watch>,
 }
@@ -95,7 +112,8 @@ impl Network {
 pub struct Dns {
     networks: HashMap<Key, Network>,
     resolvers: Vec<IpAddr>,
-    in_flight: usize,
+    /// Queries on their way, by network.
+    shares: Shares,
     done: mpsc::UnboundedSender<Answered>,
     began: Instant,
     /// Of the host's name servers: 53.
@@ -110,7 +128,7 @@ impl Dns {
         let dns = Dns {
             networks: HashMap::new(),
             resolvers: Vec::new(),
-            in_flight: 0,
+            shares: Shares::new(IN_FLIGHT_ALL),
             done,
             began: Instant::now(),
             server_port: PORT,
@@ -130,6 +148,7 @@ impl Dns {
             tcp: None,
             replied: false,
             in_flight: HashMap::new(),
+            shares: Shares::new(IN_FLIGHT),
             counters: BTreeMap::new(),
             watch: Arc::default(),
         };
@@ -142,7 +161,7 @@ impl Dns {
                     && network.mtu == fresh.mtu;
                 let old = std::mem::replace(network, fresh);
                 (network.in_flight, network.counters) = (old.in_flight, old.counters);
-                network.watch = old.watch;
+                (network.watch, network.shares) = (old.watch, old.shares);
                 if same {
                     network.tcp = old.tcp;
                     if old.names.domain() == network.names.domain() {
@@ -184,7 +203,7 @@ impl Dns {
             if at.port() == PORT {
                 let fits = usize::from(network.mtu).saturating_sub(headers);
                 let payload = payload.to_vec();
-                self.query(&frame.network.clone(), Client::Udp { link, from, at, fits }, payload);
+                self.query(&frame.network, &frame.port, Client::Udp { link, from, at, fits }, payload);
             }
             return;
         }
@@ -194,8 +213,8 @@ impl Dns {
             let seed = u64::from(upstream::random_id()) << 16 | u64::from(upstream::random_id());
             TcpServer::new(network.mac, network.v4, network.v6, network.mtu, now, seed)
         });
-        server.take_frame(bytes);
-        self.poll_tcp(&frame.network.clone());
+        server.take_frame(bytes, &frame.port);
+        self.poll_tcp(&frame.network);
     }
 
     fn now(&self) -> SmolInstant {
@@ -216,8 +235,8 @@ impl Dns {
             if !output.frames.is_empty() && !network.exit.send(key, Side::Inside, output.frames) {
                 network.count("dns-exit-full");
             }
-            for (connection, query) in output.queries {
-                self.query(key, Client::Tcp(connection), query);
+            for (connection, port, query) in output.queries {
+                self.query(key, &port, Client::Tcp(connection), query);
             }
             if !self.networks.get(key).is_some_and(|network| network.replied) {
                 return;
@@ -225,7 +244,7 @@ impl Dns {
         }
     }
 
-    fn query(&mut self, key: &Key, client: Client, query: Vec<u8>) {
+    fn query(&mut self, key: &Key, port: &Key, client: Client, query: Vec<u8>) {
         let Some(network) = self.networks.get_mut(key) else { return };
         let tcp = matches!(client, Client::Tcp(_));
         network.count(if tcp { "dns-queries-tcp" } else { "dns-queries-udp" });
@@ -238,29 +257,35 @@ impl Dns {
                 network.count(what);
                 self.send(key, client, None);
             }
-            Decision::Forward { fits } => self.forward(key, client, query, fits),
+            Decision::Forward { fits } => self.forward(key, port, client, query, fits),
         }
     }
 
-    fn forward(&mut self, key: &Key, mut client: Client, mut query: Vec<u8>, payload: usize) {
+    fn forward(&mut self, key: &Key, port: &Key, mut client: Client, mut query: Vec<u8>, payload: usize) {
         let Some(network) = self.networks.get_mut(key) else { return };
         if let Client::Udp { fits, .. } = &mut client {
             *fits = payload.min(*fits);
         }
         let Some(id) = query.first_chunk_mut::<2>() else { return };
-        let waiting = (client, std::mem::take(id));
-        let exchange = Exchange { tcp: matches!(waiting.0, Client::Tcp(_)), query };
-        if let Some(others) = network.in_flight.get_mut(&exchange) {
-            if others.len() < WAITING {
-                others.push(waiting);
+        let waiting = Waiting { client, id: std::mem::take(id), port: port.clone() };
+        let exchange = Exchange { tcp: matches!(waiting.client, Client::Tcp(_)), query };
+        if let Some(asked) = network.in_flight.get_mut(&exchange) {
+            let of_port = asked.waiting.iter().filter(|other| other.port == *port).count();
+            if asked.waiting.len() < WAITING && of_port < WAITING / 2 {
+                asked.waiting.push(waiting);
                 return network.count("dns-joined");
             }
             network.count("dns-busy");
-            return self.send(key, waiting.0, None);
+            return self.send(key, waiting.client, None);
         }
-        if network.in_flight.len() >= IN_FLIGHT || self.in_flight >= IN_FLIGHT_ALL {
+        if !network.shares.take(port) {
             network.count("dns-busy");
-            return self.send(key, waiting.0, None);
+            return self.send(key, waiting.client, None);
+        }
+        if !self.shares.take(key) {
+            network.shares.give_back(port);
+            network.count("dns-busy");
+            return self.send(key, waiting.client, None);
         }
         let of_host = || self.resolvers.iter().map(|&address| SocketAddr::new(address, self.server_port));
         let servers: Vec<SocketAddr> = match network.resolvers.as_slice() {
@@ -268,8 +293,7 @@ impl Dns {
             own => own.to_vec(),
         };
         network.count("dns-forwarded");
-        network.in_flight.insert(exchange.clone(), vec![waiting]);
-        self.in_flight += 1;
+        network.in_flight.insert(exchange.clone(), Asked { by: port.clone(), waiting: vec![waiting] });
         let (done, watch, network) = (self.done.clone(), network.watch.clone(), key.clone());
         tokio::spawn(async move {
             let reply = upstream::ask(&servers, &exchange.query, exchange.tcp, &watch).await;
@@ -280,14 +304,15 @@ impl Dns {
     /// An exchange is over.
     pub fn answered(&mut self, answered: Answered) {
         let Answered { network: key, exchange, reply } = answered;
-        self.in_flight = self.in_flight.saturating_sub(1);
+        self.shares.give_back(&key);
         let Some(network) = self.networks.get_mut(&key) else { return };
-        let waiting = network.in_flight.remove(&exchange).unwrap_or_default();
+        let Some(Asked { by, waiting }) = network.in_flight.remove(&exchange) else { return };
+        network.shares.give_back(&by);
         let reply = reply.or_else(|| {
             network.count("dns-failed");
             answer::failure(&exchange.query)
         });
-        for (client, id) in waiting {
+        for Waiting { client, id, .. } in waiting {
             let mut reply = reply.clone();
             if let Some(own) = reply.as_mut().and_then(|reply| reply.first_chunk_mut()) {
                 *own = id;

@@ -1,18 +1,21 @@
 //! DNS over TCP at a gateway (RFC 7766): a small stack of smoltcp's, which sees IP packets only.
 //!
 //! Made when the first segment comes, dropped when nobody was there for a while. [`CONNECTIONS`] at a time,
-//! each with buffers of a few KiB and at most [`BACKLOG`] bytes of replies that wait; a connection that is
+//! which guests share as [`Shares`] says (a SYN beyond that is not answered), each with buffers of a few KiB and at most [`BACKLOG`] bytes of replies that wait; a connection that is
 //! idle for [`IDLE`] is closed. Guests' link addresses are those that their packets came from.
 
+use super::super::shares::Shares;
+use crate::worker::command::Key;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
-use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use switchd_nat::{Prefix4, Prefix6};
-use switchd_wire::MacAddr;
+use switchd_wire::parse::{PROTOCOL_TCP, parse};
+use switchd_wire::{Fragment, MacAddr};
 
 pub const CONNECTIONS: usize = 32;
 const RECEIVE: usize = 4096;
@@ -23,6 +26,8 @@ const IDLE: Duration = Duration::from_secs(10);
 /// Guests whose link addresses are known; more than there can be connections.
 const GUESTS: usize = 256;
 const PORT: u16 = 53;
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
 
 /// A connection: a socket of the set, in its n-th use.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -97,6 +102,9 @@ pub struct TcpServer {
     connections: Vec<Connection>,
     wire: Wire,
     guests: HashMap<IpAddr, MacAddr>,
+    /// The far ends of connections, with the ports that they came by.
+    peers: HashMap<SocketAddr, Key>,
+    shares: Shares,
     used: Instant,
     pub refused: u64,
 }
@@ -104,7 +112,8 @@ pub struct TcpServer {
 /// What a poll brought.
 #[derive(Default)]
 pub struct Output {
-    pub queries: Vec<(ConnectionId, Vec<u8>)>,
+    /// With the port of whoever asks.
+    pub queries: Vec<(ConnectionId, Key, Vec<u8>)>,
     pub frames: Vec<Vec<u8>>,
 }
 
@@ -152,6 +161,8 @@ impl TcpServer {
             connections,
             wire,
             guests: HashMap::new(),
+            peers: HashMap::new(),
+            shares: Shares::new(CONNECTIONS),
             used: now,
             refused: 0,
         };
@@ -173,8 +184,8 @@ impl TcpServer {
         }
     }
 
-    /// Takes an Ethernet frame with an untagged IP packet.
-    pub fn take_frame(&mut self, frame: &[u8]) {
+    /// Takes an Ethernet frame with an untagged IP packet, of the guest at `port`.
+    pub fn take_frame(&mut self, frame: &[u8], port: &Key) {
         let Some((link, packet)) = frame.split_at_checked(14) else { return };
         let source = match link[12..14] {
             [0x08, 0x00] => packet.get(12..16).and_then(|b| <[u8; 4]>::try_from(b).ok()).map(IpAddr::from),
@@ -182,11 +193,51 @@ impl TcpServer {
             _ => None,
         };
         let (Some(source), Ok(mac)) = (source, link[6..12].try_into()) else { return };
+        if !self.admit(frame, source, port) {
+            return;
+        }
         if !self.guests.contains_key(&source) && self.guests.len() >= GUESTS {
             self.guests.clear();
         }
         self.guests.insert(source, MacAddr(mac));
         self.wire.inwards.push_back(packet.to_vec());
+    }
+
+    /// Whether a segment may come in. One that begins a connection takes a place of its port's.
+    fn admit(&mut self, frame: &[u8], source: IpAddr, port: &Key) -> bool {
+        let layers = parse(frame);
+        let (Some((from, _)), Some(l4)) = (layers.ports, layers.l4) else { return false };
+        let whole = layers.fragment == Fragment::Whole && layers.protocol == PROTOCOL_TCP;
+        let Some(&flags) = frame.get(usize::from(l4) + 13).filter(|_| whole) else { return false };
+        let peer = SocketAddr::new(source, from);
+        if flags & (SYN | ACK) != SYN || self.peers.contains_key(&peer) {
+            return true;
+        }
+        let room = self.shares.take(port);
+        if room {
+            self.peers.insert(peer, port.clone());
+        } else {
+            self.refused += 1;
+        }
+        room
+    }
+
+    /// Gives back the places of connections that are over.
+    fn settle(&mut self) {
+        let sockets = &self.sockets;
+        let remote = |connection: &Connection| {
+            let end = sockets.get::<Socket>(connection.handle).remote_endpoint()?;
+            Some(SocketAddr::new(end.addr.into(), end.port))
+        };
+        let open: HashSet<SocketAddr> = self.connections.iter().filter_map(remote).collect();
+        let shares = &mut self.shares;
+        self.peers.retain(|peer, port| {
+            let stays = open.contains(peer);
+            if !stays {
+                shares.give_back(port);
+            }
+            stays
+        });
     }
 
     pub fn poll(&mut self, now: Instant) -> Output {
@@ -197,6 +248,7 @@ impl TcpServer {
         }
         self.listen();
         self.interface.poll(now, &mut self.wire, &mut self.sockets);
+        self.settle();
         if self.connections.iter().any(|connection| connection.open) {
             self.used = now;
         }
@@ -206,10 +258,12 @@ impl TcpServer {
         output
     }
 
-    fn serve(&mut self, slot: usize, queries: &mut Vec<(ConnectionId, Vec<u8>)>) {
+    fn serve(&mut self, slot: usize, queries: &mut Vec<(ConnectionId, Key, Vec<u8>)>) {
         let connection = &mut self.connections[slot];
         let socket = self.sockets.get_mut::<Socket>(connection.handle);
         connection.open = socket.is_active();
+        let remote = socket.remote_endpoint().map(|end| SocketAddr::new(end.addr.into(), end.port));
+        let Some(port) = remote.and_then(|remote| self.peers.get(&remote)).cloned() else { return };
         // Whoever does not take its answers is not read either.
         while socket.can_recv() && connection.output.len() < BACKLOG / 2 && connection.awaited < 64 {
             let read = socket.recv(|bytes| {
@@ -223,7 +277,7 @@ impl TcpServer {
                 let length = usize::from(u16::from_be_bytes([high, low]));
                 let Some(query) = rest.get(..length) else { break };
                 let id = ConnectionId { slot, use_number: connection.use_number };
-                queries.push((id, query.to_vec()));
+                queries.push((id, port.clone(), query.to_vec()));
                 connection.awaited += 1;
                 connection.input.drain(..2 + length);
             }

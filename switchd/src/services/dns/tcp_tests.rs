@@ -40,7 +40,7 @@ fn stage() -> Stage {
 
 impl Stage {
     /// Some milliseconds of both sides; the queries that came.
-    fn run(&mut self) -> Vec<(ConnectionId, Vec<u8>)> {
+    fn run(&mut self) -> Vec<(ConnectionId, Key, Vec<u8>)> {
         let mut queries = Vec::new();
         for _ in 0..20 {
             self.now += Duration::from_millis(1);
@@ -48,7 +48,7 @@ impl Stage {
             interface.poll(self.now, wire, sockets);
             for packet in std::mem::take(&mut wire.outwards) {
                 let frame = [&OURS.0[..], &GUEST.0, &[8, 0], &packet].concat();
-                self.server.take_frame(&frame);
+                self.server.take_frame(&frame, &"vm1".into());
             }
             let output = self.server.poll(self.now);
             queries.extend(output.queries);
@@ -80,10 +80,10 @@ fn queries_come_one_by_one_and_replies_go_back_behind_their_length() {
     stage.socket().send_slice(b"\0\x03abc\0\x02d").unwrap();
     let queries = stage.run();
     assert_eq!(queries.len(), 1, "the second query is not whole yet");
-    assert_eq!(queries[0].1, b"abc");
+    assert_eq!((&*queries[0].1, &queries[0].2[..]), ("vm1", &b"abc"[..]));
     stage.socket().send_slice(b"e").unwrap();
     let more = stage.run();
-    assert_eq!(more[0].1, b"de");
+    assert_eq!(more[0].2, b"de");
     stage.server.reply(queries[0].0, Some(b"first"));
     stage.server.reply(more[0].0, Some(b"second"));
     stage.run();
@@ -136,12 +136,47 @@ fn a_guest_that_does_not_read_is_cut_off_at_its_bound() {
     stage.socket().send_slice(&b"\0\x01q".repeat(10)).unwrap();
     let queries = stage.run();
     assert_eq!(queries.len(), 10);
-    for (connection, _) in &queries {
+    for (connection, ..) in &queries {
         stage.server.reply(*connection, Some(&[1; 30_000]));
     }
     assert!(stage.server.refused > 0);
     stage.run();
     assert!(!stage.socket().may_send(), "the connection was reset");
+}
+
+/// A SYN of another guest at the same segment, whose port is `port`.
+fn syn(server: &mut TcpServer, port: &str, source: [u8; 4], from: u16) {
+    use switchd_wire::checksum::{Sum, pseudo_v4};
+    let to = GATEWAY.octets();
+    let mut tcp =
+        [&from.to_be_bytes()[..], &53u16.to_be_bytes(), &[0; 8], &[0x50, SYN, 0x20, 0, 0, 0, 0, 0]].concat();
+    let sum = pseudo_v4(source, to, PROTOCOL_TCP, 20).over(&tcp).checksum();
+    tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+    let mut ip = [&[0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, PROTOCOL_TCP, 0, 0][..], &source, &to].concat();
+    let sum = Sum::new().over(&ip).checksum();
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    server.take_frame(&[&OURS.0[..], &[2, 0, 0, 0, 0, 0x66], &[8, 0], &ip, &tcp].concat(), &port.into());
+}
+
+#[test]
+fn one_guest_cannot_take_all_connections_whatever_addresses_it_gives_itself() {
+    let mut stage = stage();
+    for number in 0..200u16 {
+        syn(&mut stage.server, "greedy", [10, 7, 0, 100 + number as u8 % 100], 1000 + number);
+        stage.server.poll(stage.now);
+    }
+    assert_eq!(stage.server.refused, 200 - CONNECTIONS as u64 / 2);
+    stage.run();
+    stage.socket().send_slice(b"\0\x01q").unwrap();
+    assert_eq!(stage.run().len(), 1, "the other guest is served");
+    // When those are given up there is room again.
+    for _ in 0..20 {
+        stage.now += Duration::from_secs(1);
+        stage.server.poll(stage.now);
+    }
+    let before = stage.server.refused;
+    syn(&mut stage.server, "greedy", [10, 7, 0, 100], 5000);
+    assert_eq!(stage.server.refused, before);
 }
 
 #[test]
