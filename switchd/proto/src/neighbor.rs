@@ -21,7 +21,9 @@
 //! the packets that waited. `P` is whatever waits; its size is told by the caller.
 //!
 //! Bounds ([`Limits`]): entries; those of them that are being resolved; packets an address and bytes in all
-//! that wait. A full queue loses its oldest packet (7.2.2). A full table gives up the entry that was used
+//! that wait. Whoever sends (a guest, the outside) gets more of the second and the last only while it has less
+//! of them than is free: one that asks for every address there is has half at most, and there is something
+//! left for the next. A full queue loses its oldest packet (7.2.2). A full table gives up the entry that was used
 //! longest ago and is not being resolved; while all are, newcomers are refused. All of this is counted.
 //!
 //! Left out: the router flag, and anycast's delay; nobody here chooses among routers.
@@ -143,14 +145,57 @@ struct Entry<P> {
     until: u64,
     attempts: u8,
     used: u64,
-    waiting: VecDeque<(P, usize)>,
+    /// Who wanted it resolved.
+    by: u32,
+    waiting: VecDeque<Waiting<P>>,
+}
+
+struct Waiting<P> {
+    packet: P,
+    size: usize,
+    by: u32,
+}
+
+/// What is being resolved and what waits, in all and by sender.
+#[derive(Default)]
+struct Shares {
+    incomplete: usize,
+    bytes: usize,
+    of: HashMap<u32, (usize, usize)>,
+}
+
+impl Shares {
+    fn may_ask(&self, by: u32, limits: &Limits) -> bool {
+        self.of.get(&by).map_or(0, |of| of.0) < limits.incomplete.saturating_sub(self.incomplete)
+    }
+
+    fn may_hold(&self, by: u32, size: usize, limits: &Limits) -> bool {
+        self.of.get(&by).map_or(0, |of| of.1) + size <= limits.bytes.saturating_sub(self.bytes)
+    }
+
+    fn add(&mut self, by: u32, incomplete: usize, bytes: usize) {
+        self.incomplete += incomplete;
+        self.bytes += bytes;
+        let of = self.of.entry(by).or_default();
+        (of.0, of.1) = (of.0 + incomplete, of.1 + bytes);
+    }
+
+    fn sub(&mut self, by: u32, incomplete: usize, bytes: usize) {
+        self.incomplete -= incomplete;
+        self.bytes -= bytes;
+        if let Some(of) = self.of.get_mut(&by) {
+            (of.0, of.1) = (of.0 - incomplete, of.1 - bytes);
+            if *of == (0, 0) {
+                self.of.remove(&by);
+            }
+        }
+    }
 }
 
 pub struct Neighbors<P> {
     limits: Limits,
     table: HashMap<IpAddr, Entry<P>>,
-    incomplete: usize,
-    bytes: usize,
+    shares: Shares,
     /// No timer ends before.
     next: u64,
     /// The last answer of `find` and until when it stands.
@@ -166,8 +211,7 @@ impl<P> Neighbors<P> {
         Neighbors {
             limits,
             table: HashMap::new(),
-            incomplete: 0,
-            bytes: 0,
+            shares: Shares::default(),
             next: NEVER,
             last: None,
             outputs: VecDeque::new(),
@@ -225,18 +269,18 @@ impl<P> Neighbors<P> {
         Find::Known(entry.mac)
     }
 
-    /// Lets a packet wait until its address is resolved, which begins now if it has not.
-    pub fn hold(&mut self, now: u64, address: IpAddr, packet: P, size: usize) -> Held<P> {
-        if !self.table.contains_key(&address) && !self.make_room() {
+    /// Lets a packet of `by` wait until its address is resolved, which begins now if it has not.
+    pub fn hold(&mut self, now: u64, address: IpAddr, packet: P, size: usize, by: u32) -> Held<P> {
+        if !self.table.contains_key(&address) && !self.make_room(by) {
             self.counters.overflowed += 1;
             return Held::Refused(packet);
         }
-        if self.bytes + size > self.limits.bytes {
+        if !self.shares.may_hold(by, size, &self.limits) {
             self.counters.overflowed += 1;
             return Held::Refused(packet);
         }
         let entry = self.table.entry(address).or_insert_with(|| {
-            self.incomplete += 1;
+            self.shares.add(by, 1, 0);
             self.counters.solicited += 1;
             self.next = self.next.min(now + RETRANSMIT);
             self.outputs.push_back(Output::Solicit { address, to: None });
@@ -246,6 +290,7 @@ impl<P> Neighbors<P> {
                 until: now + RETRANSMIT,
                 attempts: 1,
                 used: now,
+                by,
                 waiting: VecDeque::new(),
             }
         });
@@ -255,24 +300,21 @@ impl<P> Neighbors<P> {
         entry.used = now;
         let oldest =
             if entry.waiting.len() >= self.limits.packets { entry.waiting.pop_front() } else { None };
-        entry.waiting.push_back((packet, size));
-        self.bytes += size;
+        entry.waiting.push_back(Waiting { packet, size, by });
+        self.shares.add(by, 0, size);
         match oldest {
             None => Held::Waits,
-            Some((oldest, size)) => {
-                self.bytes -= size;
+            Some(oldest) => {
+                self.shares.sub(oldest.by, 0, oldest.size);
                 self.counters.overflowed += 1;
-                Held::Replaced(oldest)
+                Held::Replaced(oldest.packet)
             }
         }
     }
 
     /// Room for one more entry that is to be resolved.
-    fn make_room(&mut self) -> bool {
-        if self.incomplete >= self.limits.incomplete {
-            return false;
-        }
-        self.evict()
+    fn make_room(&mut self, by: u32) -> bool {
+        self.shares.may_ask(by, &self.limits) && self.evict()
     }
 
     fn evict(&mut self) -> bool {
@@ -295,7 +337,8 @@ impl<P> Neighbors<P> {
                 && self.evict()
             {
                 let (state, until, waiting) = (State::Stale, NEVER, VecDeque::new());
-                self.table.insert(address, Entry { mac, state, until, attempts: 0, used: now, waiting });
+                let entry = Entry { mac, state, until, attempts: 0, used: now, by: 0, waiting };
+                self.table.insert(address, entry);
             }
             return;
         };
@@ -306,10 +349,9 @@ impl<P> Neighbors<P> {
             let was_incomplete = entry.state == State::Incomplete;
             entry.mac = mac;
             (entry.state, entry.until) = confirmed;
-            self.incomplete -= usize::from(was_incomplete);
+            self.shares.sub(entry.by, usize::from(was_incomplete), 0);
             self.counters.resolved += 1;
-            let (packets, bytes) = drain(entry);
-            self.bytes -= bytes;
+            let packets = drain(entry, &mut self.shares);
             if !packets.is_empty() {
                 self.outputs.push_back(Output::Resolved { address, mac, packets });
             }
@@ -356,10 +398,9 @@ impl<P> Neighbors<P> {
                     }
                     State::Incomplete => {
                         (entry.state, entry.until) = (State::Failed, now + NEGATIVE);
-                        self.incomplete -= 1;
+                        self.shares.sub(entry.by, 1, 0);
                         self.counters.failed += 1;
-                        let (packets, bytes) = drain(entry);
-                        self.bytes -= bytes;
+                        let packets = drain(entry, &mut self.shares);
                         self.outputs.push_back(Output::Failed { address, packets });
                     }
                     State::Delay => {
@@ -392,9 +433,7 @@ impl<P> Neighbors<P> {
         let mut lost = Vec::new();
         for address in gone {
             if let Some(entry) = self.table.get_mut(&address) {
-                let (packets, bytes) = drain(entry);
-                self.bytes -= bytes;
-                lost.extend(packets);
+                lost.extend(drain(entry, &mut self.shares));
             }
             self.remove(address);
         }
@@ -404,183 +443,17 @@ impl<P> Neighbors<P> {
     fn remove(&mut self, address: IpAddr) {
         self.last = None;
         if let Some(mut entry) = self.table.remove(&address) {
-            self.incomplete -= usize::from(entry.state == State::Incomplete);
-            self.bytes -= drain(&mut entry).1;
+            self.shares.sub(entry.by, usize::from(entry.state == State::Incomplete), 0);
+            drain(&mut entry, &mut self.shares);
         }
     }
 }
 
-fn drain<P>(entry: &mut Entry<P>) -> (Vec<P>, usize) {
-    let bytes = entry.waiting.iter().map(|(_, size)| size).sum();
-    (entry.waiting.drain(..).map(|(packet, _)| packet).collect(), bytes)
+fn drain<P>(entry: &mut Entry<P>, shares: &mut Shares) -> Vec<P> {
+    let waiting = entry.waiting.drain(..).inspect(|waiting| shares.sub(waiting.by, 0, waiting.size));
+    waiting.map(|waiting| waiting.packet).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::Ipv4Addr;
-
-    const A: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9));
-    const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
-    const OTHER: MacAddr = MacAddr([2, 0, 0, 0, 0, 10]);
-    const REPLY: Heard = Heard::Answered { solicited: true, overrides: true };
-
-    fn table() -> Neighbors<u32> {
-        Neighbors::new(Limits { entries: 4, incomplete: 2, packets: 2, bytes: 1000 })
-    }
-
-    fn outputs(table: &mut Neighbors<u32>) -> Vec<String> {
-        std::iter::from_fn(|| table.poll_output())
-            .map(|output| match output {
-                Output::Solicit { to, .. } => format!("solicit {}", if to.is_some() { "one" } else { "all" }),
-                Output::Resolved { packets, .. } => format!("resolved {packets:?}"),
-                Output::Failed { packets, .. } => format!("failed {packets:?}"),
-            })
-            .collect()
-    }
-
-    fn state(table: &Neighbors<u32>) -> Option<State> {
-        table.rows().find(|row| row.address == A).map(|row| row.state)
-    }
-
-    #[test]
-    fn rfc4861_7_2_2_a_packet_waits_for_the_answer_and_leaves_with_it() {
-        let mut table = table();
-        assert_eq!(table.find(0, A), Find::Unknown);
-        assert_eq!(table.hold(0, A, 1, 100), Held::Waits);
-        assert_eq!(table.hold(1, A, 2, 100), Held::Waits);
-        assert_eq!(outputs(&mut table), ["solicit all"]);
-        table.heard(2, A, Some(MAC), REPLY);
-        assert_eq!(outputs(&mut table), ["resolved [1, 2]"]);
-        assert_eq!(table.find(3, A), Find::Known(MAC));
-        assert_eq!(state(&table), Some(State::Reachable));
-        assert_eq!(table.bytes, 0);
-    }
-
-    #[test]
-    fn rfc4861_7_2_2_a_full_queue_loses_the_oldest_packet() {
-        let mut table = table();
-        table.hold(0, A, 1, 100);
-        table.hold(0, A, 2, 100);
-        assert_eq!(table.hold(0, A, 3, 100), Held::Replaced(1));
-        assert_eq!(table.hold(0, A, 4, 900), Held::Refused(4), "more bytes than may wait");
-        table.heard(1, A, Some(MAC), REPLY);
-        assert_eq!(outputs(&mut table).last().unwrap(), "resolved [2, 3]");
-    }
-
-    #[test]
-    fn rfc4861_7_2_2_three_questions_a_second_apart_then_failure_and_a_pause() {
-        let mut table = table();
-        table.hold(0, A, 7, 10);
-        let mut seen = Vec::new();
-        for second in 0..=3 {
-            table.handle_timeout(second * SECOND);
-            seen.extend(outputs(&mut table));
-        }
-        assert_eq!(seen, ["solicit all", "solicit all", "solicit all", "failed [7]"]);
-        assert_eq!(table.find(3 * SECOND + 1, A), Find::Unreachable);
-        assert_eq!(table.hold(3 * SECOND + 1, A, 8, 10), Held::Refused(8));
-        table.handle_timeout(6 * SECOND);
-        assert_eq!(table.find(6 * SECOND, A), Find::Unknown, "may be asked again");
-        assert_eq!(table.poll_timeout(), None, "nothing to wake for");
-    }
-
-    #[test]
-    fn rfc4861_7_3_2_a_stale_neighbour_is_used_and_then_verified() {
-        let mut table = table();
-        table.hold(0, A, 1, 10);
-        table.heard(0, A, Some(MAC), REPLY);
-        outputs(&mut table);
-        let late = REACHABLE + 1;
-        table.handle_timeout(late);
-        assert_eq!(table.poll_timeout(), None, "an idle neighbour wakes nobody");
-        assert_eq!(table.find(late, A), Find::Known(MAC));
-        assert_eq!(state(&table), Some(State::Delay));
-        table.handle_timeout(late + DELAY);
-        assert_eq!(outputs(&mut table), ["solicit one"]);
-        table.heard(late + DELAY + 1, A, Some(MAC), REPLY);
-        assert_eq!(state(&table), Some(State::Reachable));
-    }
-
-    #[test]
-    fn rfc4861_7_3_3_a_probe_without_answer_ends_the_entry() {
-        let mut table = table();
-        table.heard(0, A, Some(MAC), Heard::Asked);
-        table.find(0, A);
-        let mut now = 0;
-        while state(&table).is_some() {
-            now = table.poll_timeout().expect("a timer runs");
-            table.handle_timeout(now);
-        }
-        assert_eq!(outputs(&mut table), ["solicit one"; 3]);
-        assert_eq!(now, DELAY + 3 * SECOND);
-    }
-
-    #[test]
-    fn rfc4861_7_3_3_a_neighbour_in_use_that_changed_its_mac_unseen_is_found_again_within_ten_seconds() {
-        let mut table = table();
-        table.hold(0, A, 1, 10);
-        table.heard(0, A, Some(MAC), REPLY);
-        outputs(&mut table);
-        // From now on only the new MAC's owner answers, and nobody announces it.
-        let (mut now, mut found) = (0, Find::Known(MAC));
-        while found != Find::Known(OTHER) {
-            now += SECOND / 10;
-            assert!(now <= 10 * SECOND, "{:?}", state(&table));
-            table.handle_timeout(now);
-            found = table.find(now, A);
-            if found == Find::Unknown {
-                table.hold(now, A, 2, 10);
-            }
-            while let Some(output) = table.poll_output() {
-                if let Output::Solicit { to, .. } = output
-                    && to != Some(MAC)
-                {
-                    table.heard(now, A, Some(OTHER), REPLY);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn rfc4861_7_2_3_who_asks_is_known_but_not_confirmed() {
-        let mut table = table();
-        table.heard(0, A, Some(MAC), Heard::Asked);
-        assert_eq!(state(&table), Some(State::Stale));
-        assert_eq!(table.find(0, A), Find::Known(MAC));
-    }
-
-    #[test]
-    fn rfc4861_7_2_5_advertisements() {
-        let mut table = table();
-        table.heard(0, A, Some(MAC), REPLY);
-        assert_eq!(state(&table), None, "nobody asked: no entry");
-        table.hold(0, A, 1, 10);
-        table.heard(0, A, None, REPLY);
-        assert_eq!(state(&table), Some(State::Incomplete), "without an address it says nothing");
-        table.heard(0, A, Some(MAC), Heard::Answered { solicited: false, overrides: false });
-        assert_eq!(state(&table), Some(State::Stale));
-        table.heard(1, A, Some(MAC), REPLY);
-        assert_eq!(state(&table), Some(State::Reachable));
-        table.heard(2, A, Some(OTHER), Heard::Answered { solicited: true, overrides: false });
-        assert_eq!((state(&table), table.find(3, A)), (Some(State::Stale), Find::Known(MAC)));
-        table.heard(4, A, Some(OTHER), Heard::Answered { solicited: false, overrides: true });
-        assert_eq!((state(&table), table.find(5, A)), (Some(State::Stale), Find::Known(OTHER)));
-    }
-
-    #[test]
-    fn a_full_table_gives_up_what_was_used_longest_ago_and_nothing_that_is_awaited() {
-        let mut table = table();
-        let address = |last| IpAddr::V4(Ipv4Addr::new(10, 0, 1, last));
-        for last in 0..4 {
-            table.heard(u64::from(last), address(last), Some(MAC), Heard::Asked);
-        }
-        table.find(10, address(0));
-        assert_eq!(table.hold(11, A, 1, 10), Held::Waits);
-        assert_eq!((table.len(), table.counters().evicted), (4, 1));
-        assert_eq!(table.find(12, address(1)), Find::Unknown, "the oldest went");
-        assert_eq!(table.hold(13, address(1), 2, 10), Held::Waits);
-        assert_eq!(table.hold(14, address(9), 3, 10), Held::Refused(3), "as many as may be resolved at once");
-        assert_eq!(table.counters().overflowed, 1);
-    }
-}
+#[path = "neighbor_tests.rs"]
+mod tests;

@@ -106,12 +106,14 @@ impl Dataplane {
             notices: &mut self.notices,
             lost: &mut lost,
             mtu,
+            by: NONE,
         };
         for (at, hop) in hops.iter().enumerate() {
             if let Some(hop) = hops.get(at + 2 * AHEAD) {
                 classify(&gateway, side, std::slice::from_ref(hop), frames, &mut classified);
             }
             prepare(&gateway, &mut classified, at + AHEAD..at + AHEAD + 1);
+            desk.by = if side == Side::Inside { hop.from } else { NONE };
             let frame = &mut frames[hop.frame as usize];
             let seen = classified.get(at);
             acts.push(match side {

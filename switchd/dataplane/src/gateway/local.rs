@@ -243,7 +243,7 @@ impl Gateway {
         if flags & 4 != 0 || is_link_local(packet.source) && packet.source.is_ipv4() {
             return;
         }
-        if !self.limiter.take(desk.now) {
+        if !self.limiter.take(desk.now, desk.by) {
             self.counters.errors_limited += 1;
             return;
         }

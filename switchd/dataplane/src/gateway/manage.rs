@@ -302,7 +302,7 @@ impl Dataplane {
             inside: end(inside, MacAddr::ZERO),
             outside,
             nat: outside_of(config).map(translator),
-            limiter: icmp::Limiter::new(),
+            limiter: icmp::Limiter::default(),
             echo: Default::default(),
             counters: GatewayCounters::default(),
             guests: Default::default(),

@@ -210,6 +210,8 @@ struct Desk<'a> {
     lost: &'a mut Vec<(u32, DropReason)>,
     /// Of the inside network and of the outside's segment.
     mtu: [usize; 2],
+    /// The guest's port that the frame came by; [`NONE`]: from outside, or nobody's.
+    by: u32,
 }
 
 impl Desk<'_> {

@@ -196,7 +196,10 @@ impl Gateway {
         let Ok(read) = Packet::read(&frame) else { return };
         let to = if self.is_on_link(Side::Inside, read.source) { Side::Inside } else { Side::Outside };
         let quote = Quote::of(&frame, &read, &rest);
+        let before = desk.by;
+        desk.by = if let Then::Again { from } = then { from } else { NONE };
         self.error_about(desk, to, Error::HostUnreachable, quote);
+        desk.by = before;
     }
 
     /// Fragments that had waited for their first one, on their way at last.
@@ -226,6 +229,7 @@ impl Gateway {
                 notices: desk.notices,
                 lost: desk.lost,
                 mtu: desk.mtu,
+                by: desk.by,
             };
             let too_long = frame.len() - L3 > here.mtu(out);
             match self.deliver(&mut here, out, &mut frame, to, mac, (false, too_long)) {

@@ -12,6 +12,7 @@
 use super::{Act, Desk, Hop};
 use crate::manage::Dataplane;
 use crate::rim::{NetworkId, Rim};
+use crate::table::NONE;
 use crate::trap::Origin;
 use switchd_nat::Side;
 use switchd_wire::{Frame, TailSource, VnetHeader};
@@ -120,6 +121,7 @@ impl Dataplane {
             notices: &mut self.notices,
             lost: &mut lost,
             mtu,
+            by: NONE,
         };
         let result = work(&mut gateway, &mut desk);
         self.gateways.timer = self.gateways.timer.min(gateway.next_timer());

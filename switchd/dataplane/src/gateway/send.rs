@@ -71,7 +71,7 @@ impl Gateway {
     ) {
         let Some(quote) = quote else { return };
         let Some(from) = self.speaker(side, quote.destination) else { return };
-        if !self.limiter.take(desk.now) {
+        if !self.limiter.take(desk.now, desk.by) {
             self.counters.errors_limited += 1;
             return;
         }
@@ -162,7 +162,7 @@ impl Gateway {
             return Act::Drop(DropReason::BadOffload);
         }
         let (size, waiting) = (bytes.len(), Waiting { bytes, vnet: frame.vnet, then });
-        match self.end(side).neighbors.hold(desk.now, to, waiting, size) {
+        match self.end(side).neighbors.hold(desk.now, to, waiting, size, desk.by) {
             Held::Waits => Act::Taken,
             Held::Replaced(_) => {
                 desk.lost.push((self.port(side), DropReason::NeighborFull));

@@ -1,5 +1,6 @@
 //! Gateways of NAT networks, packets in and packets out.
 
+mod fair;
 mod host;
 mod local;
 mod neighbors;
