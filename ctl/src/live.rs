@@ -16,7 +16,11 @@ use std::time::Duration;
 use switchd_api::reply::{DropRow, Event};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Streams pcapng to a file or to standard output until the count is reached, the reader goes, or Ctrl-C.
+/// After Ctrl-C each next piece of a capture is waited for this long; a second Ctrl-C does not wait.
+const REST: Duration = Duration::from_secs(5);
+
+/// Streams pcapng to a file or to standard output until the count is reached, the reader goes, or Ctrl-C. Ctrl-C
+/// has the daemon end the capture in order, so that its last statistics are in the file.
 pub async fn capture(client: &Client, capture: Capture, quiet: bool) -> Result<(), Failure> {
     let Capture { source, filter, write, count, snaplen, direction, segment } = capture;
     let to_stdout = write == Path::new("-");
@@ -45,36 +49,121 @@ pub async fn capture(client: &Client, capture: Capture, quiet: bool) -> Result<(
     let response = client.open(Method::POST, "/v1/capture", None, body.as_bytes()).await?;
     let mut out: Box<dyn Write> =
         if to_stdout { Box::new(std::io::stdout()) } else { Box::new(open(&write)?) };
+    let location =
+        response.headers().get("content-location").and_then(|at| at.to_str().ok()).map(str::to_owned);
     let mut stream = response.into_body();
-    let mut bytes = 0u64;
-    let mut pending = Vec::new();
+    let (mut tally, mut pending) = (Tally::default(), Vec::new());
     // Made once: a Ctrl-C while a slow reader holds up a write is not forgotten.
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut patience = None;
     loop {
-        let frame = tokio::select! {
+        let step = tokio::select! {
             biased;
-            _ = interrupt.recv() => break,
-            frame = stream.frame() => frame,
+            _ = interrupt.recv() => Err(()),
+            _ = terminate.recv() => Err(()),
+            frame = stream.frame() => Ok(frame),
+            () = until(patience) => break,
             () = reader_goes(), if to_stdout => return Ok(()),
         };
+        let Ok(frame) = step else {
+            let Some(location) = location.as_deref().filter(|_| patience.is_none()) else { break };
+            let stopped = tokio::time::timeout(REST, client.call(Method::DELETE, location, None, &[])).await;
+            if !matches!(stopped, Ok(Ok(_))) {
+                break;
+            }
+            patience = Some(tokio::time::Instant::now() + REST);
+            continue;
+        };
         let Some(frame) = frame else { break };
+        patience = patience.map(|_| tokio::time::Instant::now() + REST);
         let frame = frame.map_err(Failure::broken)?;
         let Some(data) = frame.data_ref() else { continue };
         pending.extend_from_slice(data);
         // Whole blocks only: however the capture ends, the file is whole.
         let whole = whole_blocks(&pending);
         let written = out.write_all(&pending[..whole]).and_then(|()| out.flush());
+        tally.add(&pending[..whole]);
         pending.drain(..whole);
-        bytes += whole as u64;
         match written {
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
             other => other?,
         }
     }
     if !quiet && !to_stdout {
-        eprintln!("{bytes} bytes in {}", write.display());
+        eprintln!("{tally}, {} bytes in {}", tally.bytes, write.display());
+    } else if !quiet && tally.lost() > 0 {
+        eprintln!("{tally}");
     }
     Ok(())
+}
+
+/// Sleeps, for ever without a time.
+async fn until(time: Option<tokio::time::Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a stream of pcapng blocks has brought.
+#[derive(Default)]
+struct Tally {
+    bytes: u64,
+    packets: u64,
+    /// By interface, as the last statistics told.
+    dropped: HashMap<u32, u64>,
+}
+
+impl Tally {
+    const STATISTICS: u32 = 5;
+    const PACKET: u32 = 6;
+    const IFDROP: u16 = 5;
+
+    /// Whole blocks, in our byte order.
+    fn add(&mut self, mut blocks: &[u8]) {
+        self.bytes += blocks.len() as u64;
+        let number = |bytes: &[u8], at: usize| -> Option<u32> {
+            bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+        };
+        while let (Some(kind), Some(length)) = (number(blocks, 0), number(blocks, 4)) {
+            let Some((block, rest)) = blocks.split_at_checked((length as usize).max(12)) else { return };
+            blocks = rest;
+            match (kind, number(block, 8)) {
+                (Tally::PACKET, _) => self.packets += 1,
+                (Tally::STATISTICS, Some(interface)) => {
+                    // Behind the interface's number and a time stand the options; the length again ends the block.
+                    let options = block.get(20..block.len() - 4).unwrap_or_default();
+                    if let Some(dropped) = Tally::option(options, Tally::IFDROP) {
+                        self.dropped.insert(interface, dropped);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A number of eight bytes among options, each of which is padded to four.
+    fn option(mut options: &[u8], wanted: u16) -> Option<u64> {
+        while let Some(([a, b, c, d], rest)) = options.split_first_chunk() {
+            let (code, length) = (u16::from_ne_bytes([*a, *b]), u16::from_ne_bytes([*c, *d]) as usize);
+            if code == wanted {
+                return rest.get(..length)?.try_into().ok().map(u64::from_ne_bytes);
+            }
+            options = rest.get(length.next_multiple_of(4)..)?;
+        }
+        None
+    }
+
+    fn lost(&self) -> u64 {
+        self.dropped.values().sum()
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} packets, {} lost", self.packets, self.lost())
+    }
 }
 
 /// Length of the complete pcapng blocks at the beginning of `bytes`. A block has its length behind its type,
@@ -208,6 +297,32 @@ mod tests {
         }
         assert_eq!(whole_blocks(&[1; 20]), 0);
         assert_eq!(whole_blocks(&[0; 20]), 20);
+    }
+
+    #[test]
+    fn packets_and_losses_are_taken_from_the_blocks() {
+        let block = |kind: u32, body: &[u8]| {
+            let length = (12 + body.len() as u32).to_ne_bytes();
+            [&kind.to_ne_bytes()[..], &length, body, &length].concat()
+        };
+        let option = |code: u16, value: &[u8]| {
+            let mut option = [&code.to_ne_bytes()[..], &(value.len() as u16).to_ne_bytes(), value].concat();
+            option.resize(option.len().next_multiple_of(4), 0);
+            option
+        };
+        let statistics = |interface: u32, dropped: u64| {
+            let options = [option(1, b"noted"), option(5, &dropped.to_ne_bytes()), option(0, b"")].concat();
+            block(5, &[&interface.to_ne_bytes()[..], &[0; 8], &options].concat())
+        };
+        let mut tally = Tally::default();
+        tally.add(&[block(0x0a0d_0d0a, &[0; 16]), block(6, &[0; 40]), statistics(0, 3)].concat());
+        tally.add(&[statistics(1, 4), block(6, &[0; 8]), block(6, &[0; 8]), statistics(0, 5)].concat());
+        assert_eq!(tally.to_string(), "3 packets, 9 lost");
+        // Nonsense neither ends the program nor holds it up.
+        for nonsense in [&[5u8; 40][..], &[0; 40], &block(5, &[1, 0, 0, 0])[..], &[6, 0, 0]] {
+            tally.add(nonsense);
+        }
+        assert_eq!(tally.lost(), 9);
     }
 
     #[test]

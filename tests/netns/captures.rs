@@ -1,5 +1,6 @@
 //! Mirrors and live captures, read by tshark.
 
+use nix::sys::signal::Signal;
 use std::path::PathBuf;
 use std::time::Duration;
 use switchd_tests::frames::{BROADCAST, mac, marked};
@@ -141,7 +142,11 @@ fn statistics_blocks_tell_exactly_what_was_lost() {
     switch.do_("mirror delete m");
     let kept = tshark(&small.join("m.pcapng"), "", &["frame.number"]).len() as u64;
     assert_eq!(kept + lost, seen, "packets in the file and losses are all frames that were seen");
-    assert_eq!(dropped_in(&small.join("m.pcapng")), lost, "the statistics block in the file says the same");
+    assert_eq!(
+        statistics(&small.join("m.pcapng")).dropped,
+        lost,
+        "the statistics block in the file says the same"
+    );
     drop(switch);
     drop(tmpfs);
 }
@@ -165,26 +170,42 @@ fn settled(switch: &Daemon, mirror: &str) -> Tally {
     })
 }
 
-/// The sum of `isb_ifdrop` of each interface's last statistics block.
-fn dropped_in(file: &std::path::Path) -> u64 {
+#[derive(Default, Clone, Copy)]
+struct Statistics {
+    received: u64,
+    dropped: u64,
+    delivered: u64,
+}
+
+/// The sums over each interface's last statistics block.
+fn statistics(file: &std::path::Path) -> Statistics {
     use pcap_file::pcapng::blocks::interface_statistics::InterfaceStatisticsOption as Statistic;
     use pcap_file::pcapng::{Block, PcapNgReader};
     let mut reader = PcapNgReader::new(std::fs::File::open(file).expect("the file")).expect("pcapng");
-    let (mut last, mut total) = (std::collections::BTreeMap::new(), 0);
+    let mut last = std::collections::BTreeMap::new();
+    let mut section = 0;
     while let Some(block) = reader.next_block() {
         match block.expect("a whole file").0 {
-            Block::SectionHeader(_) => total += std::mem::take(&mut last).into_values().sum::<u64>(),
+            Block::SectionHeader(_) => section += 1,
             Block::InterfaceStatistics(block) => {
-                let drops = block.options.iter().find_map(|option| match option {
-                    Statistic::IsbIfDrop(drops) => Some(*drops),
-                    _ => None,
-                });
-                last.insert(block.interface_id, drops.unwrap_or(0));
+                let counts: &mut Statistics = last.entry((section, block.interface_id)).or_default();
+                for option in &block.options {
+                    match option {
+                        Statistic::IsbIfRecv(count) => counts.received = *count,
+                        Statistic::IsbIfDrop(count) => counts.dropped = *count,
+                        Statistic::IsbUsrDeliv(count) => counts.delivered = *count,
+                        _ => {}
+                    }
+                }
             }
             _ => {}
         }
     }
-    total + last.into_values().sum::<u64>()
+    last.into_values().fold(Statistics::default(), |sum, counts| Statistics {
+        received: sum.received + counts.received,
+        dropped: sum.dropped + counts.dropped,
+        delivered: sum.delivered + counts.delivered,
+    })
 }
 
 struct Tmpfs(PathBuf);
@@ -286,17 +307,35 @@ fn files_rotate_by_time() {
 
 #[test]
 fn a_reader_that_does_not_read_costs_copies_only() {
-    let Some(lab) = Lab::open(&["iperf3"]) else { return };
+    let Some(lab) = Lab::open(&["iperf3", "tshark"]) else { return };
     let (_host, a, b, switch) = pair(&lab);
-    // Nobody reads this pipe.
+    // Nobody reads this pipe for now.
     let mut stuck = switch.ctl_command(&["capture", "network:lab", "-w", "-"]);
     let mut stuck = Background::start_into(&mut stuck, std::process::Stdio::piped());
-    let _pipe = stuck.child().stdout.take();
+    let mut pipe = stuck.child().stdout.take().expect("a pipe");
     std::thread::sleep(Duration::from_millis(500));
-    assert!(a.tcp(&b, "10.1.0.2", 2, &[]) > 50e6);
+    // More than all the queues between the switch and the pipe take.
+    let listener = b.background(&["iperf3", "-s", "-1", "--forceflush"]);
+    eventually(
+        SOON,
+        || if listener.stdout().contains("listening") { Ok(()) } else { Err("no server".into()) },
+    );
+    let mut client = a.command(&["iperf3", "-c", "10.1.0.2", "-n", "300M", "-J"]);
+    command::run(&mut client, Duration::from_secs(60)).ok();
     assert_eq!(a.pings("10.1.0.2", 20, "0.02").lost(), 0, "traffic suffers from a reader that does not read");
     switch.ctl(&["status"]).ok();
-    drop(stuck);
+    // It reads again: what was lost is told, to the last frame, also when the capture is interrupted.
+    stuck.signal(Signal::SIGINT);
+    let file = lab.folder().join("slow.pcapng");
+    let mut kept = std::fs::File::create(&file).expect("our folder");
+    let reader = std::thread::spawn(move || std::io::copy(&mut pipe, &mut kept));
+    let said = stuck.finish(Duration::from_secs(30)).ok().stderr;
+    reader.join().expect("a reader").expect("a stream");
+    let packets = tshark(&file, "", &["frame.number"]).len() as u64;
+    let Statistics { received, dropped, delivered } = statistics(&file);
+    assert!(dropped > 0 && packets > 0, "{packets} packets, {dropped} dropped");
+    assert_eq!((delivered, received), (packets, packets + dropped), "{dropped} dropped");
+    assert!(said.contains(&format!("{packets} packets, {dropped} lost")), "{said}");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use engine::{Engine, Process, Seed, Shared, Start};
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -75,7 +75,7 @@ pub fn run(context: Context) -> anyhow::Result<()> {
         }
     });
     // The process stands in it; its user may not be allowed to walk there.
-    let here = std::path::Path::new(".");
+    let here = Path::new(".");
     let state = ServiceOptions { state_dir: here.to_owned(), state_name: options.state_dir.clone() };
     let (services, services_thread) = services::spawn(state, tell).context("the services of NAT networks")?;
     let (workers, threads) = start_workers(&hello, &sender, &missed, &services.intake())?;

@@ -1,7 +1,7 @@
 //! Live captures: mirrors that last as long as their reader, and are not saved.
 //!
-//! A capture is a mirror named `live:N`, which no user's mirror can be named. It ends when its reader goes,
-//! when its count is reached, or when its source is deleted. A slow reader loses copies, which the stream's
+//! A capture is a mirror named `live:N`, which no user's mirror can be named. It ends when its reader goes or
+//! stops it, when its count is reached, or when its source is deleted. A slow reader loses copies, which the stream's
 //! statistics blocks count. Bounds: [`MAX_LIVE`] at a time, and with the mirrors 32 on a worker.
 
 use super::Engine;
@@ -21,6 +21,8 @@ pub const MAX_LIVE: usize = 32;
 
 /// A live capture. Dropping it removes the temporary mirror within a moment.
 pub struct CaptureStream {
+    /// For [`Engine::stop_capture`].
+    pub number: u64,
     /// Pieces of a pcapng stream; `None` is its end.
     pub bytes: mpsc::Receiver<Vec<u8>>,
 }
@@ -29,6 +31,10 @@ pub struct CaptureStream {
 pub(super) struct Captures {
     live: BTreeMap<String, Tape>,
     last: u64,
+}
+
+fn live(number: u64) -> String {
+    format!("live:{number}")
 }
 
 impl Captures {
@@ -69,13 +75,14 @@ impl Engine {
             None => None,
         };
         self.captures.last += 1;
-        let name = format!("live:{}", self.captures.last);
-        let live = self
+        let number = self.captures.last;
+        let name = live(number);
+        let opened = self
             .means
             .captures
             .open_live(&name, &tape, request.count)
             .map_err(|message| hinted(ErrorCode::Unavailable, message, "switchctl status"))?;
-        let to = Sink::Capture { ring: live.ring, snaplen: tape.snaplen, segment: tape.segment };
+        let to = Sink::Capture { ring: opened.ring, snaplen: tape.snaplen, segment: tape.segment };
         let mirror = Box::new(mirror_of(&tape, filter, to));
         let added = self.means.workers.run(worker, Command::AddMirror { name: key(&name), mirror });
         if let Err(error) = added {
@@ -83,9 +90,21 @@ impl Engine {
             return Err(of_capture(worker_refused(&object, &error)));
         }
         self.captures.live.insert(name, tape);
-        self.events.tell("capture.started", request.source.clone(), "");
+        let what = request.filter.as_deref().unwrap_or("all frames");
+        self.events.tell("capture.started", request.source.clone(), what);
         self.wake.notify_one();
-        Ok(CaptureStream { bytes: live.bytes })
+        Ok(CaptureStream { number, bytes: opened.bytes })
+    }
+
+    /// Ends it in order: what was copied is sent still, and after it the last statistics.
+    pub fn stop_capture(&mut self, number: u64) -> Result<(), ErrorBody> {
+        let name = live(number);
+        if !self.captures.live.contains_key(&name) {
+            let message = format!("there is no live capture {number}");
+            return Err(hinted(ErrorCode::NotFound, message, "it may have ended: switchctl events"));
+        }
+        self.end_capture(&name);
+        Ok(())
     }
 
     /// `port:P`, `network:N`, or a name that only one of them bears.

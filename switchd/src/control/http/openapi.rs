@@ -44,7 +44,7 @@ pub struct Binary(Vec<u8>);
         ports::list, ports::attach, ports::show, ports::set, ports::detach,
         mirrors::list, mirrors::create, mirrors::show, mirrors::remove,
         config::export, config::apply, config::confirm, config::diff,
-        events::events, capture::capture, openapi, metrics::metrics,
+        events::events, capture::capture, capture::stop, openapi, metrics::metrics,
     ),
     components(schemas(switchd_api::reply::ErrorBody)),
     modifiers(&Finish)

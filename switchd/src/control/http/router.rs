@@ -78,6 +78,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<App>)> {
         ("/v1/config/diff", post(config::diff)),
         ("/v1/events", get(events::events)),
         ("/v1/capture", post(capture::capture)),
+        ("/v1/capture/{capture}", delete(capture::stop)),
         ("/v1/openapi.json", get(openapi::openapi)),
         ("/metrics", get(metrics::metrics)),
     ]

@@ -43,6 +43,18 @@ fn mirror(source: &str, to: &str) -> MirrorSpec {
 }
 
 #[test]
+fn a_capture_is_stopped_by_its_number() {
+    let (world, mut engine) = up();
+    let streams: Vec<_> = (0..2).map(|_| engine.start_capture(&request("port:vm")).unwrap()).collect();
+    let mirrors = || world.state().workers.iter().map(|worker| worker.mirrors.len()).sum::<usize>();
+    engine.stop_capture(streams[0].number).unwrap();
+    assert_eq!(mirrors(), 1, "the other one goes on");
+    assert_eq!(engine.stop_capture(streams[0].number).unwrap_err().code, ErrorCode::NotFound);
+    engine.stop_capture(streams[1].number).unwrap();
+    assert_eq!(mirrors(), 0);
+}
+
+#[test]
 fn a_capture_ends_with_its_reader() {
     let (world, mut engine) = up();
     let stream = engine.start_capture(&request("port:vm")).unwrap();

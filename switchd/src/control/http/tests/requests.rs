@@ -89,6 +89,7 @@ async fn a_stranger_on_an_open_socket_changes_nothing() {
         ("PUT", "/v1/config"),
         ("POST", "/v1/config/confirm"),
         ("POST", "/v1/capture"),
+        ("DELETE", "/v1/capture/1"),
     ] {
         assert_eq!(
             status(&app, stranger.clone(), method, path).await,
