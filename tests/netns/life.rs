@@ -4,9 +4,22 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::time::Duration;
 use switchd_tests::command::{alive, kill};
-use switchd_tests::{Daemon, Lab, Space, eventually};
+use switchd_tests::peers::Ping;
+use switchd_tests::{Background, Daemon, Lab, Space, eventually};
 
 const SOON: Duration = Duration::from_secs(10);
+
+/// Echo requests that go on while something else is broken.
+fn pinging(space: &Space, to: &str) -> Background {
+    space.background(&["ping", "-n", "-q", "-i", "0.01", to])
+}
+
+fn none_lost(pings: Background) {
+    pings.signal(Signal::SIGINT);
+    let ping = Ping::parse(&pings.finish(SOON).text()).expect("ping's summary");
+    // The last answer may be under way when ping is stopped.
+    assert!(ping.sent > 10 && ping.lost() <= 1, "others suffer: {ping:?}");
+}
 
 /// A port that is down, with a reason that says this.
 fn down_because(switch: &Daemon, port: &str, words: &[&str]) {
@@ -71,10 +84,16 @@ fn a_deleted_tap_comes_back() {
     }
     b.reaches("10.1.0.1");
     let old = a.mac("eth0");
+    // Frames come out of it and go into it when it goes.
+    let (others, own) = (pinging(&b, "10.1.0.3"), [pinging(&a, "10.1.0.2"), pinging(&c, "10.1.0.1")]);
+    std::thread::sleep(Duration::from_millis(300));
     a.ip(&["link", "delete", "eth0"]);
-    assert_eq!(b.pings("10.1.0.3", 10, "0.02").lost(), 0, "others suffer");
     eventually(SOON, || if a.has("eth0") { Ok(()) } else { Err("no new tap".into()) });
     switch.wait_port("a", "up");
+    assert_eq!(b.pings("10.1.0.3", 10, "0.02").lost(), 0, "others suffer");
+    none_lost(others);
+    drop(own);
+    switch.assert_accounting();
     assert_eq!(a.mac("eth0"), old, "the address of a tap is stable");
     a.address("eth0", "10.1.0.1/24");
     b.reaches("10.1.0.1");
@@ -95,9 +114,13 @@ fn a_deleted_namespace_is_reported_and_picked_up_again() {
     b.reaches("10.1.0.1");
     let old = a.mac("eth0");
     let name = a.name().to_owned();
+    let (others, own) = (pinging(&b, "10.1.0.3"), pinging(&c, "10.1.0.1"));
+    std::thread::sleep(Duration::from_millis(300));
     a.delete();
     down_because(&switch, "a", &["namespace"]);
     assert_eq!(b.pings("10.1.0.3", 10, "0.02").lost(), 0, "others suffer");
+    none_lost(others);
+    drop(own);
     switch.ctl(&["status"]).ok();
     let a = lab.space("a");
     assert_eq!(a.name(), name);

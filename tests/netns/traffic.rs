@@ -198,6 +198,63 @@ fn what_a_bridge_never_forwards_is_counted_by_reason() {
     });
 }
 
+/// From a tap and from a veth alike: what is shorter than a header the kernel itself refuses, what is longer than
+/// the network allows is dropped and counted, however long, and others do not notice.
+#[test]
+fn frames_of_any_length_pass_or_are_counted() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let (host, a, v, b, c) =
+        (lab.space("host"), lab.space("a"), lab.space("v"), lab.space("b"), lab.space("c"));
+    lab.wire((&host, "veth"), (&v, "eth0"));
+    let switch = Daemon::start(&lab, &host);
+    switch.do_("network create cell --kind isolated");
+    for (port, space, address) in [("a", &a, ""), ("b", &b, "10.1.0.2/24"), ("c", &c, "10.1.0.3/24")] {
+        switch.guest("cell", port, space, address);
+    }
+    switch.do_("port attach cell v --netdev veth");
+    // Their own ends let through what the switch has to refuse.
+    a.ip(&["link", "set", "eth0", "mtu", "65521", "up"]);
+    v.ip(&["link", "set", "eth0", "mtu", "65535"]);
+    host.ip(&["link", "set", "veth", "mtu", "65535"]);
+    b.reaches("10.1.0.3");
+    let pings = b.background(&["ping", "-n", "-q", "-i", "0.01", "10.1.0.3"]);
+    let good = [14, 15, 17, 18, 59, 60, 1500, 1514];
+    let long = [1515, 1518, 1519, 2000, 9014, 9230, 9231, 9300, 16000, 60000];
+    for (number, (port, space)) in [("a", &a), ("v", &v)].into_iter().enumerate() {
+        switch.wait_port(port, "up");
+        let listener = Sniffer::start(&b, "eth0");
+        let number = number as u32 + 1;
+        let sized = |&length: &usize| {
+            let mut frame = ethernet(&BROADCAST, &mac(number), &[], EXPERIMENTAL, b"sized");
+            frame.resize(length, 0xa5);
+            frame
+        };
+        let mut frames: Vec<_> = good.iter().chain(&long).map(sized).collect();
+        // Runts that tell more than they bring: no tag, half a tag. A veth's receiving kernel drops them itself.
+        let runts = if port == "a" { 2 } else { 0 };
+        let runt = ethernet(&BROADCAST, &mac(number), &[], 0x8100, &[]);
+        frames.extend([runt[..14].to_vec(), runt[..17].to_vec()]);
+        space.send("eth0", &frames);
+        let passed = eventually(Duration::from_secs(5), || {
+            let passed: Vec<_> =
+                listener.frames().into_iter().filter(|frame| frame[6..12] == mac(number)).collect();
+            if passed.len() >= good.len() { Ok(passed) } else { Err(format!("{} passed", passed.len())) }
+        });
+        assert_eq!(passed.iter().map(Vec::len).collect::<Vec<_>>(), good, "{port}");
+        assert!(passed == frames[..good.len()], "{port}: other bytes arrived");
+        eventually(Duration::from_secs(5), || {
+            let counts = ["too-long", "runt"].map(|reason| switch.count(port, &format!("in {reason}")));
+            if counts == [long.len() as u64, runts] { Ok(()) } else { Err(format!("{port}: {counts:?}")) }
+        });
+        assert_eq!(switch.count(port, "rx_frames"), (good.len() + long.len()) as u64 + runts, "{port}");
+    }
+    pings.signal(nix::sys::signal::Signal::SIGINT);
+    let ping =
+        switchd_tests::peers::Ping::parse(&pings.finish(Duration::from_secs(10)).text()).expect("pings");
+    assert!(ping.sent > 10 && ping.lost() <= 1, "others suffer: {ping:?}");
+    switch.assert_accounting();
+}
+
 #[test]
 fn jumbo_frames_pass_where_the_network_allows_them() {
     let Some(lab) = Lab::open(&["iperf3"]) else { return };
