@@ -63,6 +63,8 @@ pub struct Frame {
     pub vnet: VnetHeader,
     /// When it was received: nanoseconds of the real-time clock, sampled once a burst.
     pub timestamp: u64,
+    /// Which guest of its network sent it: a gateway says so to a device that keeps accounts.
+    pub guest: u32,
     start: u16,
     len: u16,
     buf: [u8; HEADROOM + HEAD_MAX],
@@ -74,6 +76,7 @@ impl Default for Frame {
             tail: Tail::default(),
             vnet: VnetHeader::default(),
             timestamp: 0,
+            guest: 0,
             start: HEADROOM as u16,
             len: 0,
             buf: [0; HEADROOM + HEAD_MAX],

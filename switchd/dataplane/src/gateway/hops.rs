@@ -116,10 +116,14 @@ impl Dataplane {
             desk.by = if side == Side::Inside { hop.from } else { NONE };
             let frame = &mut frames[hop.frame as usize];
             let seen = classified.get(at);
-            acts.push(match side {
+            let act = match side {
                 Side::Inside => gateway.arrive_inside(&mut desk, frame, hop.from, seen),
                 Side::Outside => gateway.arrive_outside(&mut desk, frame, hop.from, seen),
-            });
+            };
+            if act == Act::Device {
+                frame.guest = gateway.guests.number(hop.from);
+            }
+            acts.push(act);
         }
         classified.clear();
         self.gateways.classified = classified;

@@ -20,6 +20,20 @@ fn what_is_to_be_routed_goes_to_the_device_as_it_came() {
 }
 
 #[test]
+fn the_device_is_told_which_guest_sends_whatever_mac_it_gives_itself() {
+    let mut lab = Lab::host();
+    let device = lab.gateway_port();
+    let mut numbers = Vec::new();
+    for (port, mac) in [(0, 1), (1, 2), (0, 77), (1, 78)] {
+        let packet = Ip { from_mac: guest_mac(mac), ..from_guest(REMOTE) }.udp(4000, 9, b"out");
+        let sent = lab.world.send(lab.guests[port], &packet);
+        assert_eq!(sent.iter().map(|sent| sent.port).collect::<Vec<_>>(), [device]);
+        numbers.push(sent[0].guest);
+    }
+    assert_eq!(numbers, [0, 1, 0, 1]);
+}
+
+#[test]
 fn the_gateway_answers_without_the_device() {
     let mut lab = Lab::host();
     let sent = lab.out(&arp(true, guest_mac(1), guest(1), GATEWAY, MacAddr::BROADCAST));

@@ -166,7 +166,7 @@ fn a_superframe_crosses_as_one_frame_and_its_sum_follows_the_addresses() {
     let mut lab = opened();
     let sent = lab.world.burst(lab.guests[0], &[superframe(60_000, 1448, DF)]);
     assert_eq!(sent.len(), 1);
-    let Sent { port, bytes, vnet } = &sent[0];
+    let Sent { port, bytes, vnet, .. } = &sent[0];
     assert_eq!((*port, bytes.len()), (lab.uplink, 54 + 60_000));
     assert_eq!((vnet.gso, vnet.gso_size, vnet.needs_csum), (Gso::TcpV4, 1448, true));
     let mut finished = bytes.clone();

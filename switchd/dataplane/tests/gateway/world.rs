@@ -61,6 +61,8 @@ pub struct Sent {
     pub port: PortId,
     pub bytes: Vec<u8>,
     pub vnet: VnetHeader,
+    /// As a device sees it.
+    pub guest: u32,
 }
 
 #[derive(Default)]
@@ -75,7 +77,7 @@ impl Rim for Recorder {
         let frame = cleared.frame();
         let mut bytes = vec![0; frame.len()];
         frame.copy_out(&self.tails, 0, &mut bytes).expect("the tail is of this burst");
-        self.sent.push(Sent { port, bytes, vnet: frame.vnet });
+        self.sent.push(Sent { port, bytes, vnet: frame.vnet, guest: frame.guest });
         Transmit::Done { segments: 1 }
     }
 

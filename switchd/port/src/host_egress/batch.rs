@@ -54,8 +54,8 @@ impl Batch {
             && (1..=self.size).contains(&len)
             && self.bytes.len() + len <= BYTES
             && (self.guest, self.remote) == (guest, remote)
-            && (self.packet.mac, self.packet.ttl, self.packet.dont_fragment)
-                == (packet.mac, packet.ttl, packet.dont_fragment)
+            && (self.packet.mac, self.packet.guest, self.packet.ttl, self.packet.dont_fragment)
+                == (packet.mac, packet.guest, packet.ttl, packet.dont_fragment)
     }
 
     pub fn add(&mut self, payload: [&[u8]; 2], frame: u64) {
@@ -188,6 +188,7 @@ mod tests {
     fn packet() -> Packet {
         Packet {
             mac: MacAddr([2, 0, 0, 0, 0, 9]),
+            guest: 0,
             source: [10, 7, 0, 20].into(),
             destination: [192, 0, 2, 1].into(),
             protocol: 17,

@@ -141,9 +141,9 @@ impl HostEgress {
     /// A connection on its way to a guest. One that cannot be offered is reset.
     fn offer(&mut self, fd: OwnedFd, client: Option<SocketAddr>, to: SocketAddr) -> Result<(), ()> {
         let refuse = |fd: &OwnedFd| socket::reset_on_close(fd);
-        let mac = self.guest_mac(to.ip());
+        let (mac, guest) = self.guest_at(to.ip());
         // Forwarded connections count as the guest's, where its address is known.
-        if let Err(room) = self.room_for(mac) {
+        if let Err(room) = self.room_for(guest) {
             self.refuse(room, mac);
             refuse(&fd);
             return Err(());
@@ -158,7 +158,7 @@ impl HostEgress {
         }
         let v6 = to.is_ipv6();
         let conn = Conn::to_guest(self.now, self.initial_number(&key), self.our_mss(v6), v6, self.times());
-        let id = self.add_tcp(key, mac, mac, conn, fd, true).map_err(drop)?;
+        let id = self.add_tcp(key, guest, mac, conn, fd, true).map_err(drop)?;
         self.counters.forwarded += 1;
         self.wake(id);
         Ok(())
@@ -249,15 +249,15 @@ impl HostEgress {
             }
             return Some((remote, flow.mac));
         }
-        let mac = self.guest_mac(to.ip());
-        if let Err(room) = self.room_for(mac) {
+        let (mac, guest) = self.guest_at(to.ip());
+        if let Err(room) = self.room_for(guest) {
             self.refuse(room, mac);
             return None;
         }
         let remote = self.shown(Protocol::Udp, client, to)?;
         let key = Key { protocol: Protocol::Udp, guest: to, remote: Some(remote) };
         let udp = UdpFlow::new(Via::Forward { client: raw, forward: index }, now);
-        let id = self.add_udp(key, mac, udp);
+        let id = self.add_udp(key, guest, mac, udp);
         self.counters.forwarded += 1;
         if self.clients.len() >= 2 * self.config.limits.flows as usize {
             let table = &self.table;

@@ -1,16 +1,20 @@
 //! Fragments of guests, put together again: sockets take whole datagrams only.
 //!
-//! At most [`DATAGRAMS_MAX`] wait, the oldest gives way. Fragments that overlap end their datagram (RFC 5722
+//! At most [`DATAGRAMS_MAX`] wait, [`GUEST_MAX`] of one guest: beyond that its own oldest gives way, or else
+//! the oldest of all. Fragments that overlap end their datagram (RFC 5722
 //! 4; for IPv4 the same, RFC 1858 tells why), and so does one that is not a multiple of 8 long.
 
 use super::packet::{Packet, Piece};
 use std::net::IpAddr;
 
 pub const DATAGRAMS_MAX: usize = 64;
+pub const GUEST_MAX: usize = 16;
 const LEN_MAX: usize = 65_535;
 
 #[derive(PartialEq, Eq)]
 struct Key {
+    /// Nobody continues, or spoils, another guest's datagram.
+    guest: u32,
     source: IpAddr,
     destination: IpAddr,
     protocol: u8,
@@ -48,6 +52,7 @@ impl Fragments {
         let len = parts[0].len() + parts[1].len();
         let end = piece.offset + len;
         let key = Key {
+            guest: packet.guest,
             source: packet.source,
             destination: packet.destination,
             protocol: packet.protocol,
@@ -65,10 +70,11 @@ impl Fragments {
             return Reassembly::Dropped;
         }
         let place = place.unwrap_or_else(|| {
-            if self.waiting.len() >= DATAGRAMS_MAX {
-                let oldest = (0..self.waiting.len()).min_by_key(|&at| self.waiting[at].since).unwrap_or(0);
-                self.waiting.swap_remove(oldest);
-                self.dropped += 1;
+            let of_guest = |waiting: &Waiting| waiting.key.guest == packet.guest;
+            if self.waiting.iter().filter(|waiting| of_guest(waiting)).count() >= GUEST_MAX {
+                self.give_up_oldest(of_guest);
+            } else if self.waiting.len() >= DATAGRAMS_MAX {
+                self.give_up_oldest(|_| true);
             }
             self.waiting.push(Waiting { key, since: now, bytes: Vec::new(), have: Vec::new(), total: None });
             self.waiting.len() - 1
@@ -87,6 +93,14 @@ impl Fragments {
         waiting.bytes[middle..end].copy_from_slice(parts[1]);
         let whole = waiting.total.is_some_and(|total| waiting.have == [(0, total)]);
         if whole { Reassembly::Whole(self.waiting.swap_remove(place).bytes) } else { Reassembly::Waits }
+    }
+
+    fn give_up_oldest(&mut self, among: impl Fn(&Waiting) -> bool) {
+        let candidates = self.waiting.iter().enumerate().filter(|(_, waiting)| among(waiting));
+        if let Some((oldest, _)) = candidates.min_by_key(|(_, waiting)| waiting.since) {
+            self.waiting.swap_remove(oldest);
+            self.dropped += 1;
+        }
     }
 
     /// Forgets what has waited since before `since`.
@@ -141,6 +155,7 @@ mod tests {
         let piece = Piece { id, offset: 0, more: true };
         let packet = Packet {
             mac: MacAddr::ZERO,
+            guest: id >> 16,
             source: "10.7.0.9".parse().unwrap(),
             destination: "192.0.2.1".parse().unwrap(),
             protocol: 17,
@@ -199,10 +214,30 @@ mod tests {
         assert_eq!(give(&mut fragments, 2, 32, true, &[1; 8]), None, "behind the end");
         assert_eq!(fragments.dropped, 3);
         for id in 0..DATAGRAMS_MAX as u32 + 1 {
-            give(&mut fragments, 100 + id, 0, true, &[1; 8]);
+            give(&mut fragments, id << 16 | 100, 0, true, &[1; 8]);
         }
         assert_eq!((fragments.waiting.len(), fragments.dropped), (DATAGRAMS_MAX, 4));
         fragments.expire(1);
         assert_eq!((fragments.expired, fragments.oldest()), (DATAGRAMS_MAX as u64, None));
+    }
+
+    #[test]
+    fn one_guests_fragments_do_not_push_out_anothers_and_do_not_spoil_them() {
+        let mut fragments = Fragments::default();
+        let (other, greedy) = (1 << 16, 2 << 16);
+        assert_eq!(give(&mut fragments, other | 7, 0, true, &[1; 8]), None);
+        for id in 0..200 {
+            give(&mut fragments, greedy | id, 0, true, &[2; 8]);
+        }
+        assert_eq!(fragments.waiting.len(), GUEST_MAX + 1);
+        assert_eq!(give(&mut fragments, other | 7, 8, false, &[3; 4]).map(|whole| whole.len()), Some(12));
+        // The same addresses and identification, given by another guest.
+        let (packet, piece) = packet(other | 9);
+        let forged = Packet { guest: 2, ..packet };
+        assert_eq!(fragments.take(1, &packet, piece, [&[1; 8], &[]]), Reassembly::Waits);
+        assert_eq!(fragments.take(1, &forged, piece, [&[2; 8], &[]]), Reassembly::Waits);
+        let last = Piece { offset: 8, more: false, ..piece };
+        let whole = [[1; 8], [3; 8]].concat();
+        assert_eq!(fragments.take(1, &packet, last, [&[3; 8], &[]]), Reassembly::Whole(whole));
     }
 }

@@ -35,6 +35,13 @@ pub struct IcmpFlow {
     pub sent: u64,
 }
 
+/// Whose request was answered.
+struct Asker {
+    key: Key,
+    mac: MacAddr,
+    guest: u32,
+}
+
 #[derive(Clone, Copy)]
 struct Entry {
     flow: FlowId,
@@ -156,11 +163,11 @@ impl HostEgress {
     }
 
     fn open_icmp_flow(&mut self, key: Key, packet: &Packet) -> Result<FlowId, Room> {
-        self.room_for(packet.mac)?;
-        self.note_guest(packet.source, packet.mac);
+        self.room_for(packet.guest)?;
+        self.note_guest(packet);
         let id = self.table.insert(Flow {
             key,
-            owner: packet.mac,
+            owner: packet.guest,
             mac: packet.mac,
             body: Body::Icmp(IcmpFlow { sent: self.now }),
             used: self.now,
@@ -224,7 +231,7 @@ impl HostEgress {
             self.counters.dropped_inbound += 1;
             return;
         };
-        let (key, mac) = (flow.0, flow.1);
+        let Asker { key, mac, .. } = flow;
         let mut answer = message.to_vec();
         answer[2..4].fill(0);
         answer[4..6].copy_from_slice(&key.guest.port().to_be_bytes());
@@ -243,7 +250,7 @@ impl HostEgress {
     }
 
     /// Whose request had this number: key and MAC of the flow, and the guest's own number.
-    fn expected(&mut self, v6: bool, number: u16, from: Option<IpAddr>) -> Option<((Key, MacAddr), u16)> {
+    fn expected(&mut self, v6: bool, number: u16, from: Option<IpAddr>) -> Option<(Asker, u16)> {
         let entry = (*self.echo[usize::from(v6)].as_ref()?.ring.get(usize::from(number))?)?;
         if self.now > entry.at + self.config.limits.icmp.as_nanos() as u64 {
             return None;
@@ -254,7 +261,7 @@ impl HostEgress {
         }
         flow.used = self.now;
         flow.packets += 1;
-        Some(((flow.key, flow.mac), entry.number))
+        Some((Asker { key: flow.key, mac: flow.mac, guest: flow.owner }, entry.number))
     }
 
     /// Tells guests what the error queue of the ICMP socket holds.
@@ -267,14 +274,16 @@ impl HostEgress {
             if len < HEADER {
                 continue;
             }
-            let Some(((key, mac), number)) = self.expected(v6, word(&buffer, 6), to) else { continue };
+            let Some((Asker { key, mac, guest }, number)) = self.expected(v6, word(&buffer, 6), to) else {
+                continue;
+            };
             let Some(remote) = key.remote else { continue };
             let message = &mut buffer[..len];
             message[4..6].copy_from_slice(&key.guest.port().to_be_bytes());
             message[6..8].copy_from_slice(&number.to_be_bytes());
             let protocol = if v6 { PROTOCOL_ICMP6 } else { PROTOCOL_ICMP };
             let quoted = super::answers::Answers::quotation(key.guest, remote, protocol, message);
-            self.pass_error(&error, key.guest, mac, &quoted);
+            self.pass_error(&error, key.guest, (mac, guest), &quoted);
         }
     }
 
@@ -283,14 +292,14 @@ impl HostEgress {
     pub(super) fn pass_error(
         &mut self,
         error: &QueuedError,
-        guest: SocketAddr,
-        mac: MacAddr,
+        to: SocketAddr,
+        (mac, guest): (MacAddr, u32),
         quoted: &[u8],
     ) -> bool {
         const LOCAL: u8 = 1;
         const ICMP: u8 = 2;
         const ICMP6: u8 = 3;
-        let v6 = guest.is_ipv6();
+        let v6 = to.is_ipv6();
         let icmp = match (error.origin, error.kind, error.code) {
             (LOCAL, ..) if error.errno == libc::EMSGSIZE => Icmp::TooBig(error.info),
             (LOCAL, ..) => match Icmp::of_errno(error.errno) {
@@ -309,14 +318,14 @@ impl HostEgress {
         });
         let gateway = self.gateway_end(v6);
         let from = seen.map_or(gateway, |offender| SocketAddr::new(offender, 0));
-        let ends = Ends { from_mac: self.config.gateway_mac, to_mac: mac, from, to: guest };
-        self.say(&ends, icmp, quoted);
+        let ends = Ends { from_mac: self.config.gateway_mac, to_mac: mac, from, to };
+        self.say(guest, &ends, icmp, quoted);
         true
     }
 
     /// An ICMP error to a guest, unless it has had too many.
-    pub(super) fn say(&mut self, ends: &Ends, icmp: Icmp, quoted: &[u8]) {
-        if self.errors.take(self.now, ends.to_mac) {
+    pub(super) fn say(&mut self, guest: u32, ends: &Ends, icmp: Icmp, quoted: &[u8]) {
+        if self.errors.take(self.now, guest) {
             self.counters.icmp_errors += 1;
             self.answers.icmp_error(ends, icmp, quoted);
         } else {
@@ -332,7 +341,7 @@ impl HostEgress {
             from: self.gateway_end(packet.source.is_ipv6()),
             to: SocketAddr::new(packet.source, 0),
         };
-        self.say(&ends, icmp, quoted);
+        self.say(packet.guest, &ends, icmp, quoted);
     }
 
     pub(super) fn refuse_destination(&mut self, packet: &Packet, quoted: &[u8], why: Unreachable) -> Taken {

@@ -4,8 +4,8 @@
 //! [`GUESTS_MAX`] buckets; a full bucket says nothing and is forgotten when room is needed, and guests for
 //! whom there is no room share one.
 
+use super::table::NOBODY;
 use hashbrown::HashMap;
-use switchd_wire::MacAddr;
 
 /// Errors a second for one guest, and how many at once. Choices, as in the gateway's own.
 pub const RATE: u64 = 1000;
@@ -30,13 +30,13 @@ impl Bucket {
 
 #[derive(Default)]
 pub struct Limiter {
-    guests: HashMap<MacAddr, Bucket, foldhash::quality::RandomState>,
+    guests: HashMap<u32, Bucket, foldhash::quality::RandomState>,
     swept: u64,
 }
 
 impl Limiter {
     /// Whether this guest may be told an error now.
-    pub fn take(&mut self, now: u64, guest: MacAddr) -> bool {
+    pub fn take(&mut self, now: u64, guest: u32) -> bool {
         let mut guest = guest;
         if self.guests.len() >= GUESTS_MAX && !self.guests.contains_key(&guest) {
             if now >= self.swept + SWEEP_EVERY {
@@ -47,7 +47,7 @@ impl Limiter {
                 });
             }
             if self.guests.len() >= GUESTS_MAX {
-                guest = MacAddr::ZERO;
+                guest = NOBODY;
             }
         }
         let bucket = self.guests.entry(guest).or_insert(Bucket { tokens: BURST, since: now });
@@ -62,25 +62,20 @@ impl Limiter {
 mod tests {
     use super::*;
 
-    fn granted(limiter: &mut Limiter, now: u64, guest: MacAddr, asked: u64) -> u64 {
+    fn granted(limiter: &mut Limiter, now: u64, guest: u32, asked: u64) -> u64 {
         (0..asked).filter(|_| limiter.take(now, guest)).count() as u64
-    }
-
-    fn guest(number: u32) -> MacAddr {
-        let [a, b, c, d] = number.to_be_bytes();
-        MacAddr([2, 1, a, b, c, d])
     }
 
     #[test]
     fn one_guests_errors_are_limited_and_anothers_are_not_touched() {
         let mut limiter = Limiter::default();
         let now = 5_000_000_007;
-        assert_eq!(granted(&mut limiter, now, guest(1), 1000), BURST);
-        assert_eq!(granted(&mut limiter, now, guest(2), 1), 1);
-        assert_eq!(granted(&mut limiter, now + 10 * STEP, guest(1), 1000), 10);
-        assert_eq!(granted(&mut limiter, now + 10 * STEP + STEP / 2, guest(1), 1), 0);
-        assert_eq!(granted(&mut limiter, now + 11 * STEP, guest(1), 9), 1, "halves of a step add up");
-        assert_eq!(granted(&mut limiter, now + 60_000_000_000, guest(1), 1000), BURST);
+        assert_eq!(granted(&mut limiter, now, 1, 1000), BURST);
+        assert_eq!(granted(&mut limiter, now, 2, 1), 1);
+        assert_eq!(granted(&mut limiter, now + 10 * STEP, 1, 1000), 10);
+        assert_eq!(granted(&mut limiter, now + 10 * STEP + STEP / 2, 1, 1), 0);
+        assert_eq!(granted(&mut limiter, now + 11 * STEP, 1, 9), 1, "halves of a step add up");
+        assert_eq!(granted(&mut limiter, now + 60_000_000_000, 1, 1000), BURST);
     }
 
     #[test]
@@ -88,11 +83,11 @@ mod tests {
         let mut limiter = Limiter::default();
         let now = 5_000_000_000;
         for number in 0..GUESTS_MAX as u32 {
-            assert!(limiter.take(now, guest(number)));
+            assert!(limiter.take(now, number));
         }
-        let shared: u64 = (0..1000).map(|more| granted(&mut limiter, now, guest(100_000 + more), 1)).sum();
+        let shared: u64 = (0..1000).map(|more| granted(&mut limiter, now, 100_000 + more, 1)).sum();
         assert_eq!((shared, limiter.guests.len()), (BURST, GUESTS_MAX + 1));
-        assert!(limiter.take(now + SWEEP_EVERY, guest(200_000)));
+        assert!(limiter.take(now + SWEEP_EVERY, 200_000));
         assert!(limiter.guests.len() < 5, "what is full again is forgotten");
     }
 }

@@ -161,7 +161,7 @@ pub struct HostEgress {
     /// Clients of UDP forwards.
     clients: HashMap<(u32, SocketAddr), (FlowId, SocketAddr), foldhash::quality::RandomState>,
     /// Guests seen, for forwards.
-    guests: HashMap<IpAddr, MacAddr, foldhash::quality::RandomState>,
+    guests: HashMap<IpAddr, (MacAddr, u32), foldhash::quality::RandomState>,
     /// ICMP sockets, IPv4 and IPv6.
     echo: [Option<Echo>; 2],
     counters: HostEgressCounters,

@@ -34,6 +34,8 @@ pub enum BadPacket {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Packet {
     pub mac: MacAddr,
+    /// Who sent it, as the gateway counts its guests: by port, whatever addresses they give themselves.
+    pub guest: u32,
     pub source: IpAddr,
     pub destination: IpAddr,
     pub protocol: u8,
@@ -108,7 +110,8 @@ impl Packet {
         if protocol == PROTOCOL_UDP && fragment.is_none() && !frame.vnet.is_gso() {
             len = datagram(&head[l4..], len).ok_or(bad)?;
         }
-        Ok(Packet { mac, source, destination, protocol, ttl, dont_fragment, l3, l4, len, fragment })
+        let guest = frame.guest;
+        Ok(Packet { mac, guest, source, destination, protocol, ttl, dont_fragment, l3, l4, len, fragment })
     }
 
     /// The packet's bytes from `skip` behind the IP headers to its end, where they lie.

@@ -2,7 +2,8 @@
 
 use super::batch::Spare;
 use super::config::admit_destination;
-use super::table::{Body, Flow, NoRoom};
+use super::packet::Packet;
+use super::table::{Body, Flow, NOBODY, NoRoom};
 use super::udp::Via;
 use super::{
     ECHO, HostEgress, HostEgressChange, HostEgressConfig, HostEgressCounters, HostEgressNotice, HostFlow,
@@ -213,10 +214,10 @@ impl HostEgress {
 
     /// Whether a flow of this guest may be made. Where descriptors are the narrower bound, they have the table's
     /// reserve.
-    pub(super) fn room_for(&self, mac: MacAddr) -> Result<(), Room> {
+    pub(super) fn room_for(&self, guest: u32) -> Result<(), Room> {
         let limits = &self.config.limits;
         let allowed = u32::try_from(self.descriptors / 9 * 8).unwrap_or(u32::MAX);
-        self.table.room(mac, limits.flows.min(allowed), limits.quota).map_err(|room| match room {
+        self.table.room(guest, limits.flows.min(allowed), limits.quota).map_err(|room| match room {
             NoRoom::Quota => Room::Quota,
             NoRoom::Full if allowed < limits.flows => Room::Descriptors,
             NoRoom::Full => Room::Full,
@@ -241,16 +242,17 @@ impl HostEgress {
         self.decline(why)
     }
 
-    /// Remembers a guest's MAC for forwards to it.
-    pub(super) fn note_guest(&mut self, address: IpAddr, mac: MacAddr) {
+    /// Remembers who a guest is for forwards to it.
+    pub(super) fn note_guest(&mut self, packet: &Packet) {
+        let address = packet.source;
         if self.guests.len() < GUESTS_MAX || self.guests.contains_key(&address) {
-            self.guests.insert(address, mac);
+            self.guests.insert(address, (packet.mac, packet.guest));
         }
     }
 
-    /// Zero where the guest never sent anything: the gateway fills it in.
-    pub(super) fn guest_mac(&self, address: IpAddr) -> MacAddr {
-        self.guests.get(&address).copied().unwrap_or(MacAddr::ZERO)
+    /// MAC and number. The MAC is zero where the guest never sent anything: the gateway fills it in.
+    pub(super) fn guest_at(&self, address: IpAddr) -> (MacAddr, u32) {
+        self.guests.get(&address).copied().unwrap_or((MacAddr::ZERO, NOBODY))
     }
 }
 

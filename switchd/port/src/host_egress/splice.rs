@@ -117,7 +117,7 @@ impl HostEgress {
         if let Err(why) = admit_destination(&self.config, packet.destination) {
             return self.refuse_destination(packet, packet.quote(frame), why);
         }
-        if let Err(room) = self.room_for(packet.mac) {
+        if let Err(room) = self.room_for(packet.guest) {
             self.reset_syn(packet, &key, syn);
             return self.refuse(room, packet.mac);
         }
@@ -139,9 +139,9 @@ impl HostEgress {
         };
         let iss = self.initial_number(&key);
         let conn = Conn::from_guest(self.now, syn, iss, self.our_mss(v6), v6, self.times());
-        match self.add_tcp(key, packet.mac, packet.mac, conn, fd, false) {
+        match self.add_tcp(key, packet.guest, packet.mac, conn, fd, false) {
             Ok(_) => {
-                self.note_guest(packet.source, packet.mac);
+                self.note_guest(packet);
                 Taken::Accepted
             }
             Err(_) => {
@@ -154,7 +154,7 @@ impl HostEgress {
     pub(super) fn add_tcp(
         &mut self,
         key: Key,
-        owner: switchd_wire::MacAddr,
+        owner: u32,
         mac: switchd_wire::MacAddr,
         conn: Conn,
         fd: OwnedFd,
@@ -290,7 +290,7 @@ impl HostEgress {
                         l4[4..8].copy_from_slice(&tcp.conn.first_number().to_be_bytes());
                         let quoted = Answers::quotation(flow.key.guest, ends.from, PROTOCOL_TCP, &l4);
                         let ends = Ends { from: self.gateway_end(flow.key.guest.is_ipv6()), ..ends };
-                        self.say(&ends, icmp, &quoted);
+                        self.say(flow.owner, &ends, icmp, &quoted);
                     }
                     None => self.answers.push(reset_frame(&ends, &tcp.conn.reset())),
                 }

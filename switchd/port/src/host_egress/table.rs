@@ -18,6 +18,10 @@ use switchd_wire::MacAddr;
 /// not shut out the others.
 const RESERVE: u32 = 8;
 const FEW: u32 = 64;
+/// Entries of flows that are gone which the list of those in TIME-WAIT may hold besides as many as there are.
+const WAITING_SPARE: usize = 64;
+/// The guest of flows that came by a forward for one that has not been seen.
+pub const NOBODY: u32 = u32::MAX;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Protocol {
@@ -49,8 +53,8 @@ pub enum Body {
 
 pub struct Flow {
     pub key: Key,
-    /// Whose quota it counts in.
-    pub owner: MacAddr,
+    /// The guest in whose quota it counts.
+    pub owner: u32,
     /// Where frames for the guest go: as last seen.
     pub mac: MacAddr,
     pub body: Body,
@@ -80,7 +84,7 @@ pub struct Table {
     index: HashTable<u32>,
     hasher: foldhash::quality::RandomState,
     /// Live flows of each guest.
-    guests: HashMap<MacAddr, u32, foldhash::quality::RandomState>,
+    guests: HashMap<u32, u32, foldhash::quality::RandomState>,
     live: u32,
     /// In TIME-WAIT, oldest first; some may be gone.
     waiting: VecDeque<FlowId>,
@@ -106,8 +110,8 @@ impl Table {
     }
 
     /// Whether a new flow of this guest may be made.
-    pub fn room(&self, mac: MacAddr, flows: u32, quota: u32) -> Result<(), NoRoom> {
-        let used = self.guests.get(&mac).copied().unwrap_or(0);
+    pub fn room(&self, guest: u32, flows: u32, quota: u32) -> Result<(), NoRoom> {
+        let used = self.guests.get(&guest).copied().unwrap_or(0);
         if used >= quota {
             return Err(NoRoom::Quota);
         }
@@ -169,6 +173,11 @@ impl Table {
         let owner = self.get(id)?.owner;
         self.release(owner);
         self.time_wait += 1;
+        // A guest may keep the oldest one alive while others come and go.
+        if self.waiting.len() >= 2 * self.time_wait as usize + WAITING_SPARE {
+            let waiting = std::mem::take(&mut self.waiting);
+            self.waiting = waiting.into_iter().filter(|&id| self.get(id).is_some()).collect();
+        }
         self.waiting.push_back(id);
         while let Some(&oldest) = self.waiting.front() {
             if self.get(oldest).is_none() {
@@ -183,12 +192,12 @@ impl Table {
         None
     }
 
-    fn release(&mut self, mac: MacAddr) {
+    fn release(&mut self, guest: u32) {
         self.live -= 1;
-        if let Some(used) = self.guests.get_mut(&mac) {
+        if let Some(used) = self.guests.get_mut(&guest) {
             *used -= 1;
             if *used == 0 {
-                self.guests.remove(&mac);
+                self.guests.remove(&guest);
             }
         }
     }
@@ -231,7 +240,7 @@ mod tests {
                 guest: SocketAddr::new([10, 0, 0, guest].into(), port),
                 remote: Some("192.0.2.1:0".parse().unwrap()),
             },
-            owner: MacAddr([2, 0, 0, 0, 0, guest]),
+            owner: guest.into(),
             mac: MacAddr([2, 0, 0, 0, 0, guest]),
             body: Body::Icmp(IcmpFlow::default()),
             used: 0,
@@ -250,6 +259,26 @@ mod tests {
         let second = table.insert(flow(2, 1));
         assert_eq!((second.index, table.find(&flow(1, 1).key)), (first.index, None));
         assert!(table.get(first).is_none() && table.get(second).is_some());
+    }
+
+    #[test]
+    fn a_connection_that_is_kept_in_time_wait_keeps_nothing_of_the_others_there() {
+        use super::super::tcp::{Conn, Segment, Times};
+        let mut table = Table::new();
+        let mut retired = |port: u16| {
+            let times = Times { established: 1, transitory: 1 };
+            let conn = Conn::from_guest(0, &Segment::default(), 1, 1460, false, times);
+            let body = Body::Tcp(Box::new(TcpFlow { conn, socket: None, forwarded: false }));
+            let id = table.insert(Flow { body, ..flow(port, 1) });
+            assert_eq!(table.retire(id, 100), None);
+            if port > 0 {
+                table.remove(id);
+            }
+            table.waiting.len()
+        };
+        let most = (0..20_000).map(&mut retired).max();
+        assert!(most < Some(100), "{most:?}");
+        assert_eq!((table.time_wait(), table.live), (1, 0));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::{Arena, Decline};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use switchd_wire::Frame;
+use switchd_wire::{Frame, MacAddr};
 use switchd_wire::frame::HEAD_MAX;
 use switchd_wire::parse::PROTOCOL_UDP;
 
@@ -232,7 +232,7 @@ impl HostEgress {
     }
 
     fn open_udp(&mut self, key: Key, packet: &Packet) -> Result<FlowId, Room> {
-        self.room_for(packet.mac)?;
+        self.room_for(packet.guest)?;
         let v6 = packet.source.is_ipv6();
         let made = socket::datagram(v6).and_then(|fd| {
             if v6 {
@@ -252,14 +252,14 @@ impl HostEgress {
             Some(libc::EMFILE | libc::ENFILE) => Room::Descriptors,
             _ => Room::Socket,
         })?;
-        self.note_guest(packet.source, packet.mac);
-        Ok(self.add_udp(key, packet.mac, UdpFlow::new(Via::Own(fd), self.now)))
+        self.note_guest(packet);
+        Ok(self.add_udp(key, packet.guest, packet.mac, UdpFlow::new(Via::Own(fd), self.now)))
     }
 
-    pub(super) fn add_udp(&mut self, key: Key, mac: switchd_wire::MacAddr, udp: UdpFlow) -> FlowId {
+    pub(super) fn add_udp(&mut self, key: Key, owner: u32, mac: MacAddr, udp: UdpFlow) -> FlowId {
         let id = self.table.insert(Flow {
             key,
-            owner: mac,
+            owner,
             mac,
             body: Body::Udp(Box::new(udp)),
             used: self.now,
@@ -383,14 +383,14 @@ impl HostEgress {
         let mut told = 0;
         let mut buffer = [0; 1280];
         for _ in 0..ERRORS {
-            let Some(Flow { body: Body::Udp(udp), key, mac, .. }) = self.table.get(id) else { break };
+            let Some(Flow { body: Body::Udp(udp), key, mac, owner, .. }) = self.table.get(id) else { break };
             let Via::Own(fd) = &udp.via else { break };
             let Ok(error) = socket::receive_error(fd, &mut buffer) else { break };
             let Some(to) = error.to else { continue };
-            let (guest, mac) = (key.guest, *mac);
+            let (guest, whom) = (key.guest, (*mac, *owner));
             let payload = &buffer[..error.len];
             let quoted = quotation(guest, to, payload);
-            told += usize::from(self.pass_error(&error, guest, mac, &quoted));
+            told += usize::from(self.pass_error(&error, guest, whom, &quoted));
         }
         told
     }

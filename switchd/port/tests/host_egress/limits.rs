@@ -48,6 +48,23 @@ fn one_guest_at_its_quota_is_refused_and_others_are_not() {
 }
 
 #[test]
+fn a_guest_that_gives_itself_many_addresses_is_one_guest() {
+    let limits = Limits { quota: 40, flows: 80, ..Limits::default() };
+    let Some(mut world) = World::new(HostEgressConfig { limits, ..config() }) else { return };
+    let to: SocketAddr = "192.0.2.1:99".parse().unwrap();
+    let mut send = |guest: u32, number: u16| {
+        let mut bytes = datagram(1000 + number, to, b"x");
+        bytes[10..12].copy_from_slice(&number.to_be_bytes());
+        world.guest = Some(guest);
+        world.send(&bytes, VnetHeader::default())
+    };
+    assert_eq!((0..300).filter(|&number| send(1, number)).count(), 40);
+    assert_eq!((300..320).filter(|&number| send(2, number)).count(), 20, "its neighbour has its own");
+    let counters = world.engine.counters();
+    assert_eq!((counters.refused_quota, counters.icmp_errors + counters.icmp_limited), (260, 260));
+}
+
+#[test]
 fn errors_to_one_guest_are_limited_and_anothers_are_told_rfc1812_4_3_2_8() {
     let Some(mut world) = World::new(config()) else { return };
     let (to, mut last): (SocketAddr, _) = ("192.0.2.1:99".parse().unwrap(), Duration::ZERO);

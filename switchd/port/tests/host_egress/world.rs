@@ -61,6 +61,8 @@ pub struct World {
     pub received: u64,
     /// Of the last [`World::send`].
     pub flushed: Flushed,
+    /// The guest that sends, whatever its MAC address; else that tells who it is.
+    pub guest: Option<u32>,
 }
 
 /// A namespace of this thread's own, with the host's addresses. False without the right to make one.
@@ -110,6 +112,7 @@ impl World {
             came: VecDeque::new(),
             received: 0,
             flushed: Flushed::default(),
+            guest: None,
         }
     }
 
@@ -122,6 +125,7 @@ impl World {
         self.arena.slot(0)[..bytes.len() - head].copy_from_slice(&bytes[head..]);
         let tail = self.arena.token(0, bytes.len() - head);
         frame.arrived(head, tail, vnet);
+        frame.guest = self.guest.unwrap_or(bytes[11].into());
         assert_eq!(self.engine.send(&mut frame, &self.arena), Sent::Queued);
         let flushed = self.engine.flush(&self.arena);
         let declined = flushed.declined.total();
