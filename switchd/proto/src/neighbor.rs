@@ -427,6 +427,13 @@ impl<P> Neighbors<P> {
         self.outputs.pop_front()
     }
 
+    /// The link was away: who has which address is asked anew. What is being resolved goes on.
+    pub fn doubt(&mut self) {
+        let settled = self.table.iter().filter(|(_, entry)| entry.state != State::Incomplete);
+        let settled: Vec<IpAddr> = settled.map(|(&address, _)| address).collect();
+        settled.into_iter().for_each(|address| self.remove(address));
+    }
+
     /// Forgets everything that `keep` does not want, with the packets that wait.
     pub fn retain(&mut self, keep: impl Fn(IpAddr) -> bool) -> Vec<P> {
         let gone: Vec<IpAddr> = self.table.keys().copied().filter(|&address| !keep(address)).collect();

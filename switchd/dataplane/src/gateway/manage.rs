@@ -381,8 +381,8 @@ impl Dataplane {
         }
     }
 
-    /// The link of an uplink came back: whoever is there may have forgotten us, or never known. The next
-    /// timer announces what stands on its networks.
+    /// The link of an uplink came back: whoever is there may have forgotten us, or never known, and may be
+    /// somebody else. The next timer announces what stands on its networks.
     pub(crate) fn announce_behind(&mut self, uplink: u32) {
         let Some(uplink) = &self.ports[uplink as usize].uplink else { return };
         let segments = uplink.networks();
@@ -391,6 +391,7 @@ impl Dataplane {
             if !segments.contains(&outside.config.segment.0) {
                 continue;
             }
+            outside.end.neighbors.doubt();
             for address in all_addresses(&outside.config) {
                 if outside.announcements.iter().all(|announcement| announcement.address != address) {
                     outside.announcements.push(Announcement { address, step: STEPS - 1, at: 0 });

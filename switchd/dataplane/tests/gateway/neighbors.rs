@@ -69,6 +69,32 @@ fn outside_addresses_are_announced_again_when_the_link_comes_back() {
 }
 
 #[test]
+fn rfc1122_2_3_2_1_a_next_hop_is_asked_for_anew_when_the_link_was_away() {
+    let mut lab = Lab::new();
+    lab.world.pass(4);
+    let packet = from_guest(REMOTE).udp(4000, 9, b"out");
+    assert_eq!(link(&only(lab.out(&packet), lab.uplink)).0, ROUTER_MAC);
+    lab.world.dataplane.set_link(lab.uplink, false);
+    // Nobody answers meanwhile, so it counts as unreachable in the end.
+    for _ in 0..8 {
+        lab.world.pass(1);
+        lab.out(&packet);
+    }
+    lab.world.dataplane.set_link(lab.uplink, true);
+    lab.world.pass(1);
+    // Another router is behind it, or the old one with another card.
+    let new = MacAddr([2, 0xcc, 0, 0, 0, 0x99]);
+    let question = arp(true, OUTSIDE_MAC, OUTSIDE, ROUTER, MacAddr::BROADCAST);
+    assert!(lab.out(&packet).iter().any(|sent| sent.bytes == question));
+    let sent = only(lab.wire(&arp(false, new, ROUTER, OUTSIDE, OUTSIDE_MAC)), lab.uplink);
+    assert_eq!((link(&sent).0, addresses(&sent)), (new, (OUTSIDE.into(), REMOTE.into())));
+    // The same where the link was away for a moment only.
+    lab.world.dataplane.set_link(lab.uplink, false);
+    lab.world.dataplane.set_link(lab.uplink, true);
+    assert!(lab.out(&packet).iter().any(|sent| sent.bytes == question));
+}
+
+#[test]
 fn rfc5227_2_4_somebody_with_our_address_is_told_of_and_answered_once_in_ten_seconds() {
     let mut lab = Lab::new();
     lab.world.pass(4);
