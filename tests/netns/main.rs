@@ -24,6 +24,7 @@ mod nat_dhcp;
 mod nat_dns;
 mod nat_egress;
 mod nat_host;
+mod nat_hostile;
 mod nat_outside;
 mod nat_v6;
 mod rootless;

@@ -1,6 +1,6 @@
 # A name server outside, over UDP and TCP: `names.py ADDRESS`. Prints "ready", then every name it is asked for.
 #   big.*      TXT of 3000 bytes: truncated over UDP
-#   spoofed.*  before the answer come forged ones: another id, another source port, another question
+#   spoofed.*  before the answer come forged ones: another id, source port, source address, question, no question
 #   whoami.*   TXT: its own address
 #   slow.*     answers late
 #   dead.*     says nothing
@@ -49,8 +49,14 @@ def forge(server, query, peer):
     stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     stranger.bind((own, 0))
     stranger.sendto(message(query, question, [(1, FORGED)]), peer)
+    stranger.close()
+    elsewhere = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    elsewhere.bind(("192.0.2.1", 53))
+    elsewhere.sendto(message(query, question, [(1, FORGED)]), peer)
+    elsewhere.close()
     wrong = b"\x04evil\x00" + question[-4:]
     server.sendto(message(query, wrong, [(1, FORGED)]), peer)
+    server.sendto(query[:2] + struct.pack("!HHHHH", 0x8580, 0, 1, 0, 0) + b"\0" + struct.pack("!HHIH", 1, 1, 60, 4) + FORGED, peer)
     time.sleep(0.3)
 
 def datagram(server, query, peer):
