@@ -20,8 +20,21 @@ mod answer;
 #[path = "../../../switchd/src/services/dns/names.rs"]
 mod names;
 #[allow(dead_code)]
+#[path = "../../../switchd/src/services/shares.rs"]
+mod shares;
+#[allow(dead_code)]
 #[path = "../../../switchd/src/services/dns/tcp.rs"]
 mod tcp;
+
+// Where they look for what is beside them.
+mod services {
+    pub(crate) use crate::shares;
+}
+mod worker {
+    pub mod command {
+        pub type Key = std::sync::Arc<str>;
+    }
+}
 
 use answer::Decision;
 use names::{Host, Names};
@@ -109,13 +122,14 @@ fn packets(mut bytes: &[u8]) {
         let len = usize::from(u16::from_be_bytes([high & 7, low]));
         let (frame, rest) = rest.split_at(len.min(rest.len()));
         bytes = rest;
+        let port = if high & 0x20 == 0 { "vm1" } else { "vm2" }.into();
         match high & 0x80 {
-            0 => server.take_frame(&segment(frame, next)),
-            _ => server.take_frame(frame),
+            0 => server.take_frame(&segment(frame, next), &port),
+            _ => server.take_frame(frame, &port),
         }
         now += 100;
         let output = server.poll(at(now));
-        for (connection, message) in output.queries {
+        for (connection, _, message) in output.queries {
             assert!(message.len() <= 65_535);
             server.reply(connection, (high & 0x40 == 0).then_some(message.as_slice()));
         }

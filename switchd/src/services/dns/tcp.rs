@@ -4,7 +4,7 @@
 //! which guests share as [`Shares`] says (a SYN beyond that is not answered), each with buffers of a few KiB and at most [`BACKLOG`] bytes of replies that wait; a connection that is
 //! idle for [`IDLE`] is closed. Guests' link addresses are those that their packets came from.
 
-use super::super::shares::Shares;
+use crate::services::shares::Shares;
 use crate::worker::command::Key;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
