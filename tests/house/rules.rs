@@ -1,5 +1,6 @@
 //! The house rules, held by a test: who may import whom, where `unsafe` may stand, who may transmit, that
-//! every file opens with its purpose and stays small enough to hold in the head.
+//! every file opens with its purpose and stays small enough to hold in the head, that the front door shows the
+//! rooms there are.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -133,5 +134,60 @@ fn every_file_opens_with_its_purpose_and_is_small() {
         assert!(opening.starts_with("//!"), "{}: no purpose at the top", path.display());
         let lines = text.lines().count();
         assert!(lines <= LONGEST, "{}: {lines} lines, more than {LONGEST}", path.display());
+    }
+}
+
+/// Every file and folder of ours, from the root.
+fn everything(below: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(below).expect("the folder is readable").flatten() {
+        let name = entry.file_name();
+        if name == "target" || name == ".git" {
+            continue;
+        }
+        let path = entry.path();
+        let shown = path.strip_prefix(root()).expect("below the root").to_string_lossy().into_owned();
+        found.push(shown);
+        if path.is_dir() {
+            everything(&path, found);
+        }
+    }
+}
+
+/// `a/{b,c}.rs` is two paths.
+fn spread(word: &str) -> Vec<String> {
+    match word.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?))) {
+        Some((before, (inner, after))) => {
+            inner.split(',').map(|one| format!("{before}{}{after}", one.trim())).collect()
+        }
+        None => vec![word.to_owned()],
+    }
+}
+
+#[test]
+fn the_front_door_shows_the_rooms_there_are() {
+    let text = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).expect("the front door");
+    let mut all = Vec::new();
+    everything(&root(), &mut all);
+    let code = text.split('`').skip(1).step_by(2);
+    let paths: Vec<String> = code
+        .filter(|word| (word.contains('/') || word.ends_with(".rs")) && !word.starts_with('/'))
+        .filter(|word| !word.contains([' ', '…']))
+        .flat_map(spread)
+        .collect();
+    assert!(paths.len() > 30, "only {} paths were found", paths.len());
+    for path in &paths {
+        let end = format!("/{}", path.trim_end_matches('/'));
+        assert!(all.iter().any(|found| format!("/{found}").ends_with(&end)), "there is no {path}");
+    }
+    for parent in ["switchd", "switchd/src"] {
+        for entry in fs::read_dir(root().join(parent)).expect("a room").flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_room = entry.path().is_dir() && !["src", "tests"].contains(&name.as_str());
+            let words = || text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            assert!(
+                !is_room || words().any(|word| word == name),
+                "the front door does not show {parent}/{name}"
+            );
+        }
     }
 }
