@@ -15,9 +15,12 @@ use std::path::Path;
 use std::time::Duration;
 use switchd_api::reply::{DropRow, Event};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 
 /// After Ctrl-C each next piece of a capture is waited for this long; a second Ctrl-C does not wait.
 const REST: Duration = Duration::from_secs(5);
+/// What follows sooner is the same Ctrl-C: timeout(1) sends its signal twice.
+const ECHO: Duration = Duration::from_millis(300);
 
 /// Streams pcapng to a file or to standard output until the count is reached, the reader goes, or Ctrl-C. Ctrl-C
 /// has the daemon end the capture in order, so that its last statistics are in the file.
@@ -56,7 +59,7 @@ pub async fn capture(client: &Client, capture: Capture, quiet: bool) -> Result<(
     // Made once: a Ctrl-C while a slow reader holds up a write is not forgotten.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut patience = None;
+    let (mut patience, mut asked) = (None, None::<Instant>);
     loop {
         let step = tokio::select! {
             biased;
@@ -67,16 +70,20 @@ pub async fn capture(client: &Client, capture: Capture, quiet: bool) -> Result<(
             () = reader_goes(), if to_stdout => return Ok(()),
         };
         let Ok(frame) = step else {
-            let Some(location) = location.as_deref().filter(|_| patience.is_none()) else { break };
+            if asked.is_some_and(|asked| asked.elapsed() < ECHO) {
+                continue;
+            }
+            let Some(location) = location.as_deref().filter(|_| asked.is_none()) else { break };
+            asked = Some(Instant::now());
             let stopped = tokio::time::timeout(REST, client.call(Method::DELETE, location, None, &[])).await;
             if !matches!(stopped, Ok(Ok(_))) {
                 break;
             }
-            patience = Some(tokio::time::Instant::now() + REST);
+            patience = Some(Instant::now() + REST);
             continue;
         };
         let Some(frame) = frame else { break };
-        patience = patience.map(|_| tokio::time::Instant::now() + REST);
+        patience = patience.map(|_| Instant::now() + REST);
         let frame = frame.map_err(Failure::broken)?;
         let Some(data) = frame.data_ref() else { continue };
         pending.extend_from_slice(data);
@@ -99,7 +106,7 @@ pub async fn capture(client: &Client, capture: Capture, quiet: bool) -> Result<(
 }
 
 /// Sleeps, for ever without a time.
-async fn until(time: Option<tokio::time::Instant>) {
+async fn until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
