@@ -74,11 +74,6 @@ impl Buckets {
     }
 }
 
-/// A number that does not tell what it was made from.
-pub(crate) fn scramble(seed: u64) -> u64 {
-    mix(mix(seed).rotate_left(17))
-}
-
 fn score(bucket: usize, number: u16) -> (u64, u16) {
     (mix(mix((bucket as u64) << 16 | u64::from(number))), number)
 }

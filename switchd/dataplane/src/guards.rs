@@ -26,6 +26,7 @@ use crate::rim::{NetworkId, PortId, Rim};
 use crate::storm::Storm;
 use crate::table::{NONE, Role};
 use crate::trap::{TrapKind, Trapped};
+use switchd_wire::secret::Secret;
 use switchd_wire::{Frame, MacAddr, TailSource};
 
 const MILLISECOND: u64 = 1_000_000;
@@ -39,6 +40,8 @@ pub const PROBE_LIFE: u64 = 5_000 * MILLISECOND;
 /// A locally administered group address.
 pub const PROBE_TO: MacAddr = MacAddr([0x03, 0x73, 0x77, 0x64, 0x4c, 0x50]);
 const PROBE_TYPE: [u8; 2] = [0x88, 0xb5];
+/// Of [`Secret`].
+const PROBES: u32 = u32::from_be_bytes(*b"prob");
 const PROBE_NAME: &[u8; 8] = b"swd-loop";
 /// Addresses, type, name, daemon, network, port, time, and padding to the least frame.
 const PROBE_LEN: usize = 60;
@@ -100,7 +103,7 @@ pub(crate) struct Guards {
 impl Guards {
     pub fn new(seed: u64) -> Guards {
         // Guests see the number: it must not tell the key of the tables.
-        let id = crate::distributor::scramble(seed);
+        let id = Secret::new(seed, PROBES).number();
         Guards { id, ports: Vec::new(), networks: Vec::new() }
     }
 

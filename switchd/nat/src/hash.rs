@@ -6,6 +6,7 @@
 
 use crate::verdict::Side;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use switchd_wire::secret::Secret;
 
 /// What identifies a flow, seen from one side. `local` is the guest's address from inside and the outside
 /// address from outside; ports of ICMP are the identifier and 0.
@@ -32,21 +33,20 @@ pub(crate) fn address(number: u128, v6: bool) -> IpAddr {
     if v6 { IpAddr::V6(Ipv6Addr::from_bits(number)) } else { IpAddr::V4(Ipv4Addr::from_bits(number as u32)) }
 }
 
-/// splitmix64.
+/// A guest sees the ports that it gets: from these nobody must foresee another's (RFC 7857 9, RFC 6056 3.1).
 #[derive(Clone)]
-pub(crate) struct Random(u64);
+pub(crate) struct Random(Secret);
 
 impl Random {
+    /// Of [`Secret`].
+    const PURPOSE: u32 = u32::from_be_bytes(*b"nat:");
+
     pub fn new(seed: u64) -> Random {
-        Random(seed)
+        Random(Secret::new(seed, Random::PURPOSE))
     }
 
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ word >> 31
+        self.0.number()
     }
 
     /// Even over 0…`bound` − 1 but for a bias below 2^-32.

@@ -187,13 +187,6 @@ impl Gateway {
 }
 
 impl Gateways {
-    fn next_seed(&mut self) -> u64 {
-        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.seed ^ self.seed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
     pub(super) fn get(&self, network: NetworkId) -> Option<&Gateway> {
         self.list.get(network.0 as usize)?.as_deref()
     }
@@ -290,7 +283,7 @@ impl Dataplane {
     fn make_gateway(&mut self, network: NetworkId, config: &GatewayConfig) {
         let inside = self.make_station(network, station(network.0, Side::Inside));
         let outside = outside_of(config).map(|outside| self.make_outside(network, outside));
-        let (seed, advise) = (self.gateways.next_seed(), self.gateways.advise);
+        let (seed, advise) = (self.gateways.seeds.number(), self.gateways.advise);
         let translator = |outside: &OutsideConfig| {
             let mut nat = Nat::new(outside.nat.clone(), seed);
             nat.advise_by(advise);

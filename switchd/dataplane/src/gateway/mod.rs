@@ -68,10 +68,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use switchd_nat::{Classified, Nat, Prefix4, Side};
 use switchd_proto::neighbor::Neighbors;
 use switchd_wire::prefix::mask4;
+use switchd_wire::secret::Secret;
 use switchd_wire::{MacAddr, TailSource, VnetHeader};
 
 /// Stations that a frame may pass within one burst.
 const ROUNDS: usize = 8;
+/// Of [`Secret`].
+const SEEDS: u32 = u32::from_be_bytes(*b"seed");
 
 /// The value of `Port::station`.
 fn station(network: u32, side: Side) -> u32 {
@@ -116,7 +119,8 @@ pub(crate) struct Gateways {
     list: Vec<Option<Box<Gateway>>>,
     /// No timer of any gateway ends before.
     timer: u64,
-    seed: u64,
+    /// Of translations: guests see what is drawn with one, and must not foresee another's.
+    seeds: Secret,
     /// Asks for huge pages.
     pub advise: fn(usize, usize),
     classified: Vec<Classified>,
@@ -131,7 +135,7 @@ impl Gateways {
             spare: Vec::new(),
             list: Vec::new(),
             timer: u64::MAX,
-            seed: seed ^ 0x6a09_e667_f3bc_c908,
+            seeds: Secret::new(seed, SEEDS),
             advise: |_, _| {},
             classified: Vec::new(),
             acts: Vec::new(),
