@@ -26,24 +26,12 @@ def pattern(count):
         yield block[:count]
         count -= len(block)
 
-def answer(stream, peer):
-    line = b""
-    while not line.endswith(b"\n"):
-        more = stream.recv(1)
-        if not more:
-            return
-        line += more
-    words = line.decode().split()
+def answer(stream, peer, words):
     if words[0] == "who":
         stream.sendall(f"{peer[0]} {peer[1]}\n".encode())
         # Until the client closes.
         while stream.recv(4096):
             pass
-    elif words[0] == "ask":
-        while True:
-            stream.sendall(b"here")
-            if not stream.recv(4):
-                return
     elif words[0] == "put":
         digest = hashlib.sha256()
         while True:
@@ -59,17 +47,43 @@ def answer(stream, peer):
     elif words[0] == "reset":
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-def handle(stream, peer):
+def handle(stream, peer, words):
     with stream:
         try:
-            answer(stream, peer)
+            answer(stream, peer, words)
         except OSError:
             pass
+
+class Caller:
+    # A connection that has not said what it wants, or only asks: thousands of them take no thread each.
+    def __init__(self, stream, peer):
+        self.stream, self.peer, self.line, self.asks = stream, peer, b"", False
+
+    def hear(self):
+        # "stays", "gone", or what a thread is to do.
+        try:
+            while not self.asks:
+                more = self.stream.recv(1)
+                if not more:
+                    return "gone"
+                self.line += more
+                if self.line == b"ask\n":
+                    self.asks = True
+                    self.stream.send(b"here")
+                elif more == b"\n":
+                    return self.line.decode().split()
+            if not self.stream.recv(4):
+                return "gone"
+            self.stream.send(b"here")
+        except BlockingIOError:
+            pass
+        except OSError:
+            return "gone"
+        return "stays"
 
 def serve(address, port):
     # `many` asks a lot of us.
     descriptors(40000)
-    threading.stack_size(131072)
     datagrams = socket.socket(family(address), socket.SOCK_DGRAM)
     datagrams.bind((address, port))
     listener = socket.socket(family(address))
@@ -84,10 +98,32 @@ def serve(address, port):
             except OSError:
                 pass
     threading.Thread(target=echo, daemon=True).start()
+    listener.setblocking(False)
+    poller, callers = select.epoll(), {}
+    poller.register(listener, select.EPOLLIN)
     print("ready", flush=True)
     while True:
-        stream, peer = listener.accept()
-        threading.Thread(target=handle, args=(stream, peer), daemon=True).start()
+        for number, _ in poller.poll():
+            if number == listener.fileno():
+                try:
+                    stream, peer = listener.accept()
+                except OSError:
+                    continue
+                stream.setblocking(False)
+                callers[stream.fileno()] = Caller(stream, peer)
+                poller.register(stream, select.EPOLLIN)
+                continue
+            caller = callers[number]
+            said = caller.hear()
+            if said == "stays":
+                continue
+            poller.unregister(number)
+            del callers[number]
+            if said == "gone":
+                caller.stream.close()
+            else:
+                caller.stream.setblocking(True)
+                threading.Thread(target=handle, args=(caller.stream, caller.peer, said), daemon=True).start()
 
 def opened(address, port, source=None, limit=8):
     stream = socket.socket(family(address))

@@ -193,7 +193,7 @@ fn flaps_leave_no_growth() {
             "for i in $(seq {count}); do ip link set m0 down; sleep 0.01; ip link set m0 up; sleep 0.02; done"
         );
         let mut shell = rack.host.command(&["sh", "-c", &script]);
-        switchd_tests::run(&mut shell, Duration::from_secs(120)).ok();
+        switchd_tests::run(&mut shell, Duration::from_secs(30) + Duration::from_millis(300) * count).ok();
     };
     // What is made once is made now.
     flap(count / 4);
