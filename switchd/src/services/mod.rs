@@ -16,6 +16,7 @@ mod lease;
 mod network;
 mod notice;
 mod outside;
+mod pace;
 mod run;
 mod shares;
 #[cfg(test)]

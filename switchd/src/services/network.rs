@@ -4,8 +4,10 @@ use super::clock::Now;
 use super::config::{Dhcp6, NetworkServices};
 use super::dns::Host;
 use super::notice::{LeaseRow, LeaseState, ServiceNotice};
+use super::pace::Pace;
 use super::{lease, outside};
 use crate::worker::command::{Key, ServiceFrame, Side};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddrV6};
 use switchd_dataplane::TrapKind;
 use switchd_proto::dhcp::v4::client::{self, Client};
@@ -42,6 +44,8 @@ pub struct Network {
     v6: Option<v6::Server>,
     advertiser: Option<Advertiser>,
     client: Option<Client>,
+    /// Of DHCP in both versions.
+    pace: Pace,
     unreadable: u64,
     unserved: u64,
     /// Events told in the second that began then.
@@ -129,6 +133,7 @@ impl Network {
             v6: None,
             advertiser: None,
             client: None,
+            pace: Pace::default(),
             unreadable: 0,
             unserved: 0,
             told: (0, 0),
@@ -211,6 +216,10 @@ impl Network {
     }
 
     pub fn handle_frame(&mut self, now: Now, frame: &ServiceFrame) {
+        let writes = matches!(frame.kind, TrapKind::Dhcp | TrapKind::Dhcp6);
+        if writes && !self.pace.admit(now.mono, &frame.port) {
+            return;
+        }
         let handled = match frame.kind {
             TrapKind::Dhcp => self.dhcp(now, frame),
             TrapKind::Dhcp6 => self.dhcp6(now, frame),
@@ -481,10 +490,12 @@ impl Network {
             Some(Host { address, port: port.name.to_string(), mac: None, hostname: None })
         });
         let mut hosts: Vec<Host> = reserved.collect();
+        let kept: HashMap<IpAddr, usize> =
+            hosts.iter().enumerate().map(|(at, host)| (host.address, at)).collect();
         let bound = self.leases(now).into_iter().filter(|row| row.state == LeaseState::Bound);
         for LeaseRow { address, port, mac, hostname, .. } in bound {
             let port = port.to_string();
-            match hosts.iter_mut().find(|host| host.address == address && host.port == port) {
+            match kept.get(&address).map(|&at| &mut hosts[at]).filter(|host| host.port == port) {
                 Some(host) => (host.mac, host.hostname) = (mac, hostname),
                 None => hosts.push(Host { address, port, mac, hostname }),
             }
@@ -498,6 +509,7 @@ impl Network {
             ("service-unreadable", self.unreadable),
             ("service-none", self.unserved),
             ("lease-events-untold", self.untold),
+            ("dhcp-too-many", self.pace.refused),
         ];
         list.extend(self.v4.iter().flat_map(|server| server.counters().named()));
         list.extend(self.v6.iter().flat_map(|server| server.counters().named()));

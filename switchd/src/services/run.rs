@@ -49,6 +49,8 @@ pub struct Core {
     dns: Dns,
     /// Networks whose names may have changed since the last query.
     renamed: BTreeSet<Key>,
+    /// Names are not collected again before.
+    names_at: u64,
     unknown_network: u64,
     exit_full: u64,
     store_failing: bool,
@@ -59,6 +61,7 @@ impl Core {
         Core {
             dns,
             renamed: BTreeSet::new(),
+            names_at: 0,
             clock: Clock::start(),
             committer,
             notices,
@@ -157,10 +160,15 @@ impl Core {
 
     fn frame(&mut self, now: Now, frame: &ServiceFrame) {
         if frame.kind == TrapKind::Dns && self.networks.contains_key(&frame.network) {
-            if self.renamed.remove(&frame.network)
+            if now.mono >= self.names_at
+                && self.renamed.remove(&frame.network)
                 && let Some(network) = self.networks.get(&frame.network)
             {
+                let began = self.clock.now().mono;
                 self.dns.set_hosts(&frame.network, &network.hosts(now.mono));
+                // A tenth of the time at most, however many leases there are and however often they change.
+                let ended = self.clock.now().mono;
+                self.names_at = ended + 9 * ended.saturating_sub(began);
             }
             return self.dns.take_frame(frame);
         }

@@ -1,0 +1,62 @@
+//! How many messages a guest's port may have answered in a second, where each can cost a write to the disk.
+//!
+//! A token bucket for each port: [`BURST`] at once, [`RATE`] a second. That is several times what a relay with
+//! hundreds of clients sends, and a fraction of what the disk takes, so one guest that asks and gives back
+//! without end does not keep the others' leases waiting.
+
+use crate::worker::command::Key;
+use std::collections::HashMap;
+use switchd_proto::dhcp::SECOND;
+
+pub const RATE: u64 = 1000;
+pub const BURST: u64 = 1000;
+const STEP: u64 = SECOND / RATE;
+/// Ports whose buckets are kept; full ones are forgotten beyond it.
+const PORTS: usize = 4096;
+
+#[derive(Default)]
+pub struct Pace {
+    /// Messages that may come, and when that was so.
+    of: HashMap<Key, (u64, u64)>,
+    pub refused: u64,
+}
+
+fn filled((tokens, since): (u64, u64), now: u64) -> (u64, u64) {
+    let earned = now.saturating_sub(since) / STEP;
+    ((tokens + earned).min(BURST), since + earned * STEP)
+}
+
+impl Pace {
+    pub fn admit(&mut self, now: u64, port: &Key) -> bool {
+        if self.of.len() >= PORTS && !self.of.contains_key(port) {
+            self.of.retain(|_, bucket| filled(*bucket, now).0 < BURST);
+        }
+        let bucket = self.of.entry(port.clone()).or_insert((BURST, now));
+        *bucket = filled(*bucket, now);
+        let admitted = bucket.0 > 0;
+        bucket.0 -= u64::from(admitted);
+        self.refused += u64::from(!admitted);
+        admitted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_port_is_held_back_and_the_others_are_not() {
+        let mut pace = Pace::default();
+        let now = 7 * SECOND;
+        let (greedy, other): (Key, Key) = ("greedy".into(), "vm2".into());
+        assert_eq!((0..5000).filter(|_| pace.admit(now, &greedy)).count() as u64, BURST);
+        assert_eq!(pace.refused, 5000 - BURST);
+        assert!((0..100).all(|_| pace.admit(now, &other)));
+        assert_eq!((0..5000).filter(|_| pace.admit(now + SECOND / 10, &greedy)).count() as u64, RATE / 10);
+        for number in 0..PORTS {
+            assert!(pace.admit(now + number as u64 * STEP, &format!("p{number}").into()));
+        }
+        pace.admit(now + 10 * SECOND, &"last".into());
+        assert!(pace.of.len() < 10, "buckets that are full say nothing");
+    }
+}
