@@ -7,10 +7,10 @@ use switchd_tests::command::kill;
 use switchd_tests::links::{FAST, OUT};
 use switchd_tests::{Daemon, Lab, Probe, Setup, Space, Way, Wire, eventually, full, holds_for};
 
-/// A cable is pulled at our end; a thousand datagrams a second and their echoes pass.
+/// A cable is pulled at our end; a thousand datagrams a second and their echoes pass. Measured, so alone.
 #[test]
 fn a_pulled_cable_costs_a_few_milliseconds() {
-    let Some(lab) = Lab::open(&["ovs-vswitchd", "ethtool"]) else { return };
+    let Some(lab) = Lab::alone(&["ovs-vswitchd", "ethtool"]) else { return };
     let rack = lab.rack(FAST);
     let (switch, a) = rack.office(&lab, "");
     let mut probe = Probe::start(&a, &rack.out, OUT, 1);
@@ -101,10 +101,10 @@ fn pair(lab: &Lab, lossy: bool) -> Pair {
     Pair { left, right, wires, a, b, one, two }
 }
 
-/// Both ends are ours, so loss at either of them is ours.
+/// Both ends are ours, so loss at either of them is ours. Measured, so alone.
 #[test]
 fn a_cable_pulled_at_either_end_costs_a_few_milliseconds() {
-    let Some(lab) = Lab::open(&[]) else { return };
+    let Some(lab) = Lab::alone(&[]) else { return };
     let pair = pair(&lab, false);
     let mut probe = Probe::start(&pair.a, &pair.b, OUT, 1);
     for (space, end) in [(&pair.one, "m0"), (&pair.two, "p1"), (&pair.two, "p0"), (&pair.one, "m1")] {
