@@ -1,6 +1,7 @@
 //! vhost-user ports: DPDK's virtio-user driver, and QEMU guests with a kernel of their own.
 
 use crate::vm::{image, pings};
+use serde_json::Value;
 use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
@@ -102,7 +103,10 @@ fn testpmd_behind_both_kinds_of_socket_loses_no_frame() {
         switch.do_(&format!("port attach lab a --vhost-user {one} --server {more}"));
         let said = switch.do_(&format!("port attach lab b --vhost-user {two} {more}")).text();
         assert!(said.contains("memory-backend-memfd") && said.contains(&two), "{said}");
-        assert!(switch.port("b")["reason"].as_str().is_some_and(|reason| reason.contains("vh1")));
+        eventually(PATIENCE, || match &switch.port("b")["reason"] {
+            Value::String(reason) if reason.contains("vh1") => Ok(()),
+            other => Err(other.to_string()),
+        });
         let mut generator = generator(&host, &lab.name("gen"), &one, &two, variant);
         switch.wait_port("a", "up");
         switch.wait_port("b", "up");
