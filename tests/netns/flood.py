@@ -3,6 +3,7 @@
 #   discover  DHCPDISCOVER and DHCPREQUEST, each from another MAC address
 #   rubbish   DHCP, DNS and ICMP that is cut short or contradicts itself
 #   flows     datagrams from ever new ports, each from another MAC address and one of a hundred addresses
+#   ping      echo requests to the server outside
 #   scan      datagrams to every address of the uplink's subnet
 # Prints "ready" when the first are on their way.
 import random, socket, struct, subprocess, sys, time
@@ -62,10 +63,14 @@ def flows(number):
     source = "10.7.0.%d" % (100 + number % 100)
     return gateway + mac(number) + b"\x08\0" + udp(source, "198.51.100.1", 1024 + number // 100 % 60000, 9, b"x")
 
+def ping(number):
+    echo = struct.pack("!BBHHH", 8, 0, 0, 7, number & 0xffff) + bytes(1000)
+    return gateway + own + b"\x08\0" + ip("10.7.0.20", "198.51.100.1", 1, echo[:2] + struct.pack("!H", checksum(echo)) + echo[4:])
+
 def scan(number):
     return gateway + own + b"\x08\0" + udp("10.7.0.20", "192.0.2.%d" % (2 + number % 218), 1024 + number % 60000, 9, bytes(1400))
 
-make = {"dns": dns, "discover": discover, "rubbish": rubbish, "flows": flows, "scan": scan}[sys.argv[1]]
+make = {"dns": dns, "discover": discover, "rubbish": rubbish, "flows": flows, "ping": ping, "scan": scan}[sys.argv[1]]
 number = 0
 while True:
     try:

@@ -122,6 +122,7 @@ fn a_guest_that_floods_the_gateway_leaves_its_neighbour_its_lease_and_its_names(
     assert!(of_a < 240, "{of_a} leases of one port");
     let shown = switch.json(&["network", "show", "lab"]);
     assert!(shown["nat"]["dhcp"]["port-full"].as_u64() > Some(0), "{shown}");
+    assert!(shown["nat"]["dhcp"]["too-many"].as_u64() > Some(0), "{shown}");
 }
 
 #[test]
@@ -139,6 +140,20 @@ fn many_flows_under_many_macs_with_the_hosts_sockets_are_one_guests() {
     let flows = switch.json(&["flow", "list", "lab"]).as_array().map_or(0, Vec::len);
     assert!(flows < 350, "{flows} flows");
     assert_eq!(switch.count("gateway:lab", "out transmit-error"), 0);
+}
+
+#[test]
+fn a_guest_that_floods_with_echo_requests_leaves_its_neighbour_its_pings() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let (_internet, switch, a, b, _names) = begin(&lab, HOSTED);
+    let _flood = flood(&a, "ping");
+    eventually(Duration::from_secs(20), || match switch.count("gateway:lab", "out nat-echo-rate") {
+        count if count > 1000 => Ok(()),
+        count => Err(format!("{count} refused")),
+    });
+    // Few are lost, if any: the machine may be slow.
+    let pings = b.pings(SERVER, 40, "0.05");
+    assert!(pings.lost() <= 2, "{} lost", pings.lost());
 }
 
 #[test]

@@ -137,6 +137,8 @@ reasons! {
     NatProtocol = "nat-protocol",
     /// Not taken by egress host: no socket is left for a new flow, or the host gives none.
     NatNoSocket = "nat-no-socket",
+    /// Not taken by egress host: more than 5000 echo requests of one guest in a second.
+    NatEchoRate = "nat-echo-rate",
 }
 
 impl From<NatDrop> for DropReason {

@@ -28,10 +28,12 @@ pub enum Decline {
     /// The host's stack gives no socket for it.
     Socket,
     Fragment,
+    /// More echo requests than a guest may have in a second.
+    EchoRate,
 }
 
 impl Decline {
-    pub const ALL: [Decline; 14] = {
+    pub const ALL: [Decline; 15] = {
         use Decline::*;
         [
             Malformed,
@@ -48,6 +50,7 @@ impl Decline {
             Descriptors,
             Socket,
             Fragment,
+            EchoRate,
         ]
     };
 }

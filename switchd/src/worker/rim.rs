@@ -187,5 +187,6 @@ fn reason_of(why: Decline) -> DropReason {
         Decline::Quota => DropReason::NatQuota,
         Decline::Descriptors | Decline::Socket => DropReason::NatNoSocket,
         Decline::Fragment => DropReason::NatFragment,
+        Decline::EchoRate => DropReason::NatEchoRate,
     }
 }

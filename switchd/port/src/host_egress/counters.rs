@@ -60,6 +60,8 @@ counters! {
     dropped_protocol,
     /// Packets dropped: ICMP that is no echo request.
     dropped_icmp,
+    /// Echo requests dropped: more of one guest than may go out in a second.
+    dropped_echo_rate,
     /// Packets dropped: headers that are cut short or contradict each other.
     dropped_malformed,
     /// Packets dropped: the checksum is wrong.

@@ -22,6 +22,8 @@ use switchd_wire::checksum::Sum;
 /// One for each sequence number.
 const RING: usize = 1 << 16;
 const HEADER: usize = 8;
+/// Calls of the kernel in one turn, each for as many answers as there are buffers.
+const ROUNDS: usize = 16;
 /// The longest reply that is taken.
 const REPLY_MAX: usize = 65_535;
 const ECHO_REPLY: u8 = 0;
@@ -105,6 +107,9 @@ impl HostEgress {
         if self.echo[usize::from(v6)].is_none() {
             self.tell(packet, Icmp::Prohibited, quote);
             return self.decline(Decline::Socket);
+        }
+        if !self.echoes.take(self.now, packet.guest) {
+            return self.decline(Decline::EchoRate);
         }
         let key = Key {
             protocol: Protocol::Icmp,
@@ -191,8 +196,13 @@ impl HostEgress {
         }
     }
 
-    /// Turns answers into frames for the guests. True when there may be more.
+    /// Turns answers into frames for the guests. True when there may be more. All guests' answers are in one
+    /// queue of the kernel's, so one that floods is kept up with for the sake of the others.
     pub(super) fn serve_echo(&mut self, v6: bool) -> bool {
+        (0..ROUNDS).all(|_| self.receive_echoes(v6))
+    }
+
+    fn receive_echoes(&mut self, v6: bool) -> bool {
         let Some(echo) = &mut self.echo[usize::from(v6)] else { return false };
         let mut buffers = std::mem::take(&mut echo.buffers);
         let want = buffers.len().min(BATCH);

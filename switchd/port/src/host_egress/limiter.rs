@@ -1,6 +1,7 @@
-//! How many ICMP errors a guest is told: RFC 1812 4.3.2.8 and RFC 4443 2.4 (f) want a limit.
+//! How many ICMP errors a guest is told (RFC 1812 4.3.2.8 and RFC 4443 2.4 (f) want a limit), and how many echo
+//! requests are taken of it: the answers of all guests share one queue of the kernel's.
 //!
-//! A token bucket for each guest, so that one that provokes errors takes none of the others'. Bound:
+//! A token bucket for each guest, so that one that has too many takes none of the others'. Bound:
 //! [`GUESTS_MAX`] buckets; a full bucket says nothing and is forgotten when room is needed, and guests for
 //! whom there is no room share one.
 
@@ -8,12 +9,24 @@ use super::table::NOBODY;
 use hashbrown::HashMap;
 
 /// Errors a second for one guest, and how many at once. Choices, as in the gateway's own.
-pub const RATE: u64 = 1000;
-pub const BURST: u64 = 100;
-const STEP: u64 = 1_000_000_000 / RATE;
+pub const ERRORS: Rate = Rate { second: 1000, burst: 100 };
+/// Echo requests of one guest. A choice.
+pub const ECHOES: Rate = Rate { second: 5000, burst: 500 };
 const GUESTS_MAX: usize = 1024;
 /// Between two looks for buckets that can be forgotten.
 const SWEEP_EVERY: u64 = 1_000_000_000;
+
+#[derive(Clone, Copy)]
+pub struct Rate {
+    pub second: u64,
+    pub burst: u64,
+}
+
+impl Rate {
+    fn step(self) -> u64 {
+        1_000_000_000 / self.second
+    }
+}
 
 struct Bucket {
     tokens: u64,
@@ -21,37 +34,41 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn fill(&mut self, now: u64) {
-        let earned = now.saturating_sub(self.since) / STEP;
-        self.tokens = (self.tokens + earned).min(BURST);
-        self.since += earned * STEP;
+    fn fill(&mut self, now: u64, rate: Rate) {
+        let earned = now.saturating_sub(self.since) / rate.step();
+        self.tokens = (self.tokens + earned).min(rate.burst);
+        self.since += earned * rate.step();
     }
 }
 
-#[derive(Default)]
 pub struct Limiter {
+    rate: Rate,
     guests: HashMap<u32, Bucket, foldhash::quality::RandomState>,
     swept: u64,
 }
 
 impl Limiter {
-    /// Whether this guest may be told an error now.
+    pub fn new(rate: Rate) -> Limiter {
+        Limiter { rate, guests: HashMap::default(), swept: 0 }
+    }
+
+    /// Whether this guest may have one more now.
     pub fn take(&mut self, now: u64, guest: u32) -> bool {
-        let mut guest = guest;
+        let (mut guest, rate) = (guest, self.rate);
         if self.guests.len() >= GUESTS_MAX && !self.guests.contains_key(&guest) {
             if now >= self.swept + SWEEP_EVERY {
                 self.swept = now;
                 self.guests.retain(|_, bucket| {
-                    bucket.fill(now);
-                    bucket.tokens < BURST
+                    bucket.fill(now, rate);
+                    bucket.tokens < rate.burst
                 });
             }
             if self.guests.len() >= GUESTS_MAX {
                 guest = NOBODY;
             }
         }
-        let bucket = self.guests.entry(guest).or_insert(Bucket { tokens: BURST, since: now });
-        bucket.fill(now);
+        let bucket = self.guests.entry(guest).or_insert(Bucket { tokens: rate.burst, since: now });
+        bucket.fill(now, rate);
         let granted = bucket.tokens > 0;
         bucket.tokens -= u64::from(granted);
         granted
@@ -62,13 +79,16 @@ impl Limiter {
 mod tests {
     use super::*;
 
+    const BURST: u64 = ERRORS.burst;
+    const STEP: u64 = 1_000_000_000 / ERRORS.second;
+
     fn granted(limiter: &mut Limiter, now: u64, guest: u32, asked: u64) -> u64 {
         (0..asked).filter(|_| limiter.take(now, guest)).count() as u64
     }
 
     #[test]
     fn one_guests_errors_are_limited_and_anothers_are_not_touched() {
-        let mut limiter = Limiter::default();
+        let mut limiter = Limiter::new(ERRORS);
         let now = 5_000_000_007;
         assert_eq!(granted(&mut limiter, now, 1, 1000), BURST);
         assert_eq!(granted(&mut limiter, now, 2, 1), 1);
@@ -80,7 +100,7 @@ mod tests {
 
     #[test]
     fn guests_without_number_cost_bounded_memory_and_have_one_share() {
-        let mut limiter = Limiter::default();
+        let mut limiter = Limiter::new(ERRORS);
         let now = 5_000_000_000;
         for number in 0..GUESTS_MAX as u32 {
             assert!(limiter.take(now, number));

@@ -152,6 +152,7 @@ pub struct HostEgress {
     ready: VecDeque<Item>,
     answers: Answers,
     errors: Limiter,
+    echoes: Limiter,
     fragments: Fragments,
     forwards: Vec<Option<ForwardSlot>>,
     /// Targets of UDP forwards: what they send goes out by the forward's port.
@@ -272,6 +273,7 @@ impl HostEgress {
             Decline::Descriptors => counters.refused_descriptors += 1,
             Decline::Socket => counters.refused_socket += 1,
             Decline::Fragment => counters.dropped_fragments += 1,
+            Decline::EchoRate => counters.dropped_echo_rate += 1,
         }
         Taken::Declined(why)
     }

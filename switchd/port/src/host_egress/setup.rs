@@ -10,7 +10,7 @@ use super::{
     Room, TIMER, Taken,
 };
 use crate::host_egress::{
-    answers::Answers, fragment::Fragments, icmp::Echo, limiter::Limiter, table::Table, wheel::Wheel,
+    answers::Answers, fragment::Fragments, icmp::Echo, limiter, limiter::Limiter, table::Table, wheel::Wheel,
 };
 use crate::sys::socket::{BATCH, Datagram};
 use crate::{Decline, Flushed};
@@ -55,7 +55,8 @@ impl HostEgress {
             wheel: Wheel::new(0),
             ready: VecDeque::new(),
             answers: Answers::default(),
-            errors: Limiter::default(),
+            errors: Limiter::new(limiter::ERRORS),
+            echoes: Limiter::new(limiter::ECHOES),
             fragments: Fragments::default(),
             forwards: Vec::new(),
             targets: HashMap::default(),

@@ -24,9 +24,9 @@ use crate::{Arena, Decline};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use switchd_wire::{Frame, MacAddr};
 use switchd_wire::frame::HEAD_MAX;
 use switchd_wire::parse::PROTOCOL_UDP;
+use switchd_wire::{Frame, MacAddr};
 
 /// Remote ends that a mapping lets in; the one that was sent to longest ago gives way.
 pub const PEERS_MAX: usize = 128;

@@ -75,6 +75,23 @@ fn a_raw_socket_serves_where_nobody_may_ping() {
 }
 
 #[test]
+fn a_guest_that_floods_with_echo_requests_is_held_back_and_another_is_not() {
+    let Some(mut world) = World::new(config()) else { return };
+    world.engine.set_icmp(Some(open_icmp(false).unwrap()), None).unwrap();
+    let begun = std::time::Instant::now();
+    let mut send = |guest: u32, number: u16| {
+        world.guest = Some(guest);
+        world.send(&ipv4(HOST_V4, 1, &request(7, number, b"")), VnetHeader::default());
+        world.engine.counters().dropped_echo_rate
+    };
+    let dropped = (0..3000).map(|number| send(1, number)).last().unwrap_or_default();
+    // 500 at once and 5000 a second.
+    let most = 502 + begun.elapsed().as_micros() as u64 / 200;
+    assert!(3000 - dropped >= 500 && 3000 - dropped <= most, "{dropped} of 3000 dropped");
+    assert_eq!(send(2, 1), dropped);
+}
+
+#[test]
 fn without_a_socket_pings_are_prohibited_and_an_unreachable_host_is_told() {
     let Some(mut world) = World::new(config()) else { return };
     assert!(!world.send(&ipv4(HOST_V4, 1, &request(1, 1, b"")), VnetHeader::default()));
