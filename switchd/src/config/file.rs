@@ -7,7 +7,7 @@
 use super::keys::{Entries, Key, Spec, Type, Value};
 use super::problem::{Problem, nearest, one_of};
 use super::report::{Label, Report};
-use super::validate::validate;
+use super::validate::{validate, validate_change};
 use super::{MAX_PROBLEMS, MAX_TEXT, syntax};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -19,6 +19,20 @@ use toml::de::{DeTable, DeValue};
 
 /// Reads and validates. `file` is the name shown in the report; `capture_dir` as for [`super::validate`].
 pub fn parse_toml(text: &str, file: &str, capture_dir: &Path) -> Result<Desired, Report> {
+    read(None, text, file, capture_dir)
+}
+
+/// The same of a file that is to follow `before`, as [`super::validate_change`] does it.
+pub fn parse_toml_over(
+    before: &Desired,
+    text: &str,
+    file: &str,
+    capture_dir: &Path,
+) -> Result<Desired, Report> {
+    read(Some(before), text, file, capture_dir)
+}
+
+fn read(before: Option<&Desired>, text: &str, file: &str, capture_dir: &Path) -> Result<Desired, Report> {
     if text.len() > MAX_TEXT {
         let rule = format!("a configuration has at most {MAX_TEXT} bytes, this one has {}", text.len());
         return Err(Report::new(file, "", vec![(Problem::new(&[], rule), Vec::new())], 0));
@@ -30,9 +44,12 @@ pub fn parse_toml(text: &str, file: &str, capture_dir: &Path) -> Result<Desired,
     let mut reader = Reader::default();
     let desired = reader.document(table.get_ref());
     let mut problems = std::mem::take(&mut reader.problems);
-    if !reader.blind
-        && let Err(further) = validate(&desired, capture_dir)
-    {
+    let validated = match before {
+        _ if reader.blind => Ok(Default::default()),
+        Some(before) => validate_change(before, &desired, capture_dir),
+        None => validate(&desired, capture_dir),
+    };
+    if let Err(further) = validated {
         problems.extend(further.into_iter().filter(|problem| !reader.concerns_spoiled(problem)));
     }
     if problems.is_empty() {

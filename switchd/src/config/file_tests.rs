@@ -1,7 +1,7 @@
 //! Files as people write them, and what they are told.
 
 use super::testing::{CAPTURES, desired};
-use super::{MAX_PROBLEMS, MAX_TEXT, Report, export, parse_toml};
+use super::{MAX_PROBLEMS, MAX_TEXT, Report, export, parse_toml, parse_toml_over};
 use proptest::prelude::*;
 use std::path::Path;
 use switchd_api::model::{Admin, Desired, Kind, MirrorDirection};
@@ -183,6 +183,21 @@ fn a_table_that_stands_twice_is_told_once_with_both_places() {
             "network lab: this table stands in the file twice",
             "port b: tap: this key stands in the file twice"
         ]
+    );
+}
+
+#[test]
+fn a_file_that_follows_another_is_blamed_for_what_it_adds() {
+    let before = "[network.office]\nkind = \"bridged\"\nuplink = \"eth0\"\n";
+    let after = format!("[network.annex]\nkind = \"bridged\"\nuplink = \"eth0\"\n{before}");
+    let told = |report: Report| report.to_string().split(": ").nth(1).map(str::to_owned);
+    assert_eq!(told(parse(&after).unwrap_err()).as_deref(), Some("network office"), "by name");
+    let over =
+        parse_toml_over(&parse(before).unwrap(), &after, "some.toml", Path::new(CAPTURES)).unwrap_err();
+    assert_eq!(
+        over.to_string(),
+        "some.toml:3:10: network annex: uplink \"eth0\": \
+         network office has the untagged frames of this uplink already"
     );
 }
 

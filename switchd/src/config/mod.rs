@@ -37,7 +37,7 @@ mod testing;
 
 pub use address::{forward_key, forward_to, host4, server};
 pub use export::export;
-pub use file::parse_toml;
+pub use file::{parse_toml, parse_toml_over};
 pub use plan::{Step, plan};
 pub use problem::{Problem, error_body};
 pub use report::Report;

@@ -32,7 +32,8 @@ impl Engine {
     pub(super) fn read(&self, source: Source) -> Result<Desired, ErrorBody> {
         match source {
             Source::Toml { text, name } => {
-                config::parse_toml(&text, &name, &self.process.capture_dir).map_err(|report| report.body())
+                config::parse_toml_over(&self.running, &text, &name, &self.process.capture_dir)
+                    .map_err(|report| report.body())
             }
             Source::Desired(desired) => self.validated(&desired).map(|_| desired),
         }
