@@ -126,16 +126,28 @@ pub fn listen(proto: Proto, address: SocketAddr) -> io::Result<OwnedFd> {
     socket::listen(proto == Proto::Tcp, address)
 }
 
+/// Bytes of answers that may wait in the kernel: a third of a second of the rate that one guest may have
+/// ([`super::limiter::ECHOES`]).
+const ECHO_BUFFER: i32 = 4 << 20;
+
 /// For the broker: the ICMP (or ICMPv6) socket of an engine; one serves all guests and flows.
 ///
 /// A ping socket (SOCK_DGRAM, IPPROTO_ICMP) where net.ipv4.ping_group_range covers a group of the caller
 /// (root is no exception there), else a raw socket, which needs CAP_NET_RAW. A raw one is given a locked
 /// filter, so that whoever holds it receives echo replies and ICMP errors only.
 pub fn open_icmp(v6: bool) -> io::Result<OwnedFd> {
-    match socket::open_ping(v6) {
-        Ok(fd) => Ok(fd),
-        Err(refused) => socket::open_raw_icmp(v6).map_err(|_| refused),
+    let fd = match socket::open_ping(v6) {
+        Ok(fd) => fd,
+        Err(refused) => socket::open_raw_icmp(v6).map_err(|_| refused)?,
+    };
+    // One guest's answers must not push out another's. Without CAP_NET_ADMIN it is what net.core.rmem_max
+    // allows, and where not even that, the default serves.
+    for option in [libc::SO_RCVBUFFORCE, libc::SO_RCVBUF] {
+        if socket::set(&fd, libc::SOL_SOCKET, option, ECHO_BUFFER).is_ok() {
+            break;
+        }
     }
+    Ok(fd)
 }
 
 /// Why a guest's packet to this address is not taken out of the host.
