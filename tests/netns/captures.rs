@@ -127,6 +127,8 @@ fn statistics_blocks_tell_exactly_what_was_lost() {
         let events = switch.json(&["events"]).to_string();
         if events.contains("mirror.failing") { Ok(()) } else { Err(events) }
     });
+    let troubles = || switch.json(&["status"])["troubles"].to_string().to_lowercase();
+    assert!(troubles().contains("mirror m") && troubles().contains("no space"), "{}", troubles());
     assert!(switch.count("b", "tx_frames") >= full.seen, "traffic goes on");
     // Room again: it goes on, into the same file, and says what was lost.
     tmpfs.resize("32m");
@@ -138,6 +140,7 @@ fn statistics_blocks_tell_exactly_what_was_lost() {
         }
     });
     assert_eq!(switch.mirror("m")["state"], "running");
+    assert_eq!(troubles(), "[]", "it is over");
     let Tally { seen, lost, .. } = settled(&switch, "m");
     switch.do_("mirror delete m");
     let kept = tshark(&small.join("m.pcapng"), "", &["frame.number"]).len() as u64;

@@ -105,12 +105,21 @@ impl Engine {
             mirrors: self.running.mirror.len(),
             bonds: self.running.bond.len(),
             bonds_up: bonds.filter(|bond| bond.up).count(),
-            troubles: self.troubles.list(now),
+            troubles: self.troubles.list(now).into_iter().chain(self.failing_mirrors()).collect(),
             config_differs: self.config_differs,
             confirm_within,
             state_dir: self.process.state_dir.display().to_string(),
             capture_dir: self.process.capture_dir.display().to_string(),
             sandbox: self.process.sandbox.clone(),
+        })
+    }
+
+    /// Mirrors whose file takes nothing at present.
+    fn failing_mirrors(&self) -> impl Iterator<Item = Trouble> {
+        self.standing.mirrors.iter().filter_map(|(name, tape)| {
+            let TapeTo::File(_) = tape.to else { return None };
+            let reason = self.means.captures.status(name)?.failing?;
+            Some(Trouble { object: Object::Mirror(name.clone()).to_string(), reason, retry_in: None })
         })
     }
 
