@@ -148,6 +148,13 @@ impl Mapping {
         true
     }
 
+    /// Whether the bytes at `at` are these now.
+    #[inline]
+    pub fn holds<const N: usize>(&self, at: usize, bytes: &[u8; N]) -> bool {
+        let mut seen = [0; N];
+        self.read(at, &mut seen) && seen == *bytes
+    }
+
     /// Copies in. False, and nothing written, when the range is not wholly within.
     #[inline]
     #[must_use]

@@ -3,17 +3,16 @@
 //! A frame is written where it is going, at once: its header, its head from our memory, its tail from
 //! wherever it lies, another guest's memory too. With mergeable buffers it takes as many chains as it needs.
 
-use super::memory::{GuestMemory, Piece, Pieces};
+use super::fault::Fault;
+use super::memory::{GuestMemory, HEADER_MAX, Piece, Pieces, Want};
 use super::port::PIECES_BURST;
 use super::ring::Virtqueue;
-use super::split::{AHEAD, Fault};
+use super::split::AHEAD;
 use crate::arena::TailBytes;
 use crate::sys::mapping::Mapping;
 use switchd_wire::Frame;
 use switchd_wire::vnet::VNET_LEN;
 
-/// The longest header in front of a frame.
-const HEADER_MAX: usize = 12;
 /// Of a frame that is finished and in one chain (virtio 1.2, 5.1.6.1).
 const PLAIN_HEADER: [u8; HEADER_MAX] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 
@@ -60,11 +59,11 @@ impl Delivery<'_> {
     ) -> Result<Wrote, Fault> {
         let head = frame.head();
         let need = self.header_len + frame.len();
-        if queue.look_ahead(1, AHEAD, self.memory, true)? == 0 {
+        if queue.look_ahead(1, AHEAD, self.memory, Want::Write)? == 0 {
             return Ok(Wrote::NoRoom);
         }
         let ready = queue.ready(0);
-        queue.prefetch_soon(0, self.memory, true);
+        queue.prefetch_soon(self.memory, Want::Write);
         let Some(piece) = ready.piece.filter(|piece| piece.len as usize >= need) else {
             // Long chains without room cost their guest the rest of the burst, and nobody else much time.
             if gathered.wasted > PIECES_BURST {
@@ -84,7 +83,9 @@ impl Delivery<'_> {
         let vnet = &frame.vnet;
         let written = match self.header_len {
             HEADER_MAX if !(vnet.needs_csum | vnet.data_valid | vnet.is_gso()) => {
-                mapping.write(piece.at, &PLAIN_HEADER)
+                // A line that nobody writes to stays in both caches.
+                (piece.header_apart() && mapping.holds(piece.at, &PLAIN_HEADER))
+                    || mapping.write(piece.at, &PLAIN_HEADER)
             }
             HEADER_MAX => mapping.write(piece.at, &self.header(frame, 1)),
             _ => mapping.write(piece.at, &self.header(frame, 1)[..VNET_LEN]),
@@ -137,7 +138,7 @@ impl Delivery<'_> {
             let before = pieces.total();
             let ahead = chains.len();
             let mut first = None;
-            if queue.look_ahead(ahead + 1, AHEAD, self.memory, true)? > ahead {
+            if queue.look_ahead(ahead + 1, AHEAD, self.memory, Want::Write)? > ahead {
                 let ready = queue.ready(ahead);
                 if let Some(piece) = ready.piece {
                     pieces.push(piece);

@@ -7,14 +7,16 @@
 //! An address is looked up once, where a descriptor is read: from then on the bytes are named by [`Piece`]s,
 //! each within one region. They are good for this memory only.
 
+use super::fault::Fault;
 use super::log::Log;
-use super::split::Fault;
 use crate::sys::mapping::Mapping;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// As many as one message can bring.
 pub const REGIONS_MAX: usize = 32;
+/// The longest header in front of a frame.
+pub const HEADER_MAX: usize = 12;
 
 #[derive(Clone)]
 pub struct Region {
@@ -36,6 +38,26 @@ pub struct Piece {
     pub len: u32,
     pub region: u16,
     pub writable: bool,
+}
+
+/// What a buffer is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Want {
+    Read,
+    /// The header says nothing and is left out.
+    ReadFrame,
+    Write,
+}
+
+/// A line of the processor's caches.
+pub const LINE: usize = 64;
+
+impl Piece {
+    /// A header of [`HEADER_MAX`] bytes at its beginning ends a line: the frame shares none with it.
+    #[inline]
+    pub fn header_apart(&self) -> bool {
+        (self.at + HEADER_MAX).is_multiple_of(LINE)
+    }
 }
 
 /// Pieces that are kept of what is gathered: 64 KiB in buffers of 64 bytes.
@@ -200,8 +222,14 @@ impl GuestMemory {
 
     /// What was written, the first `len` bytes of pieces, is noted if somebody wants to know.
     #[inline]
-    pub fn mark_pieces(&self, pieces: &[Piece], mut len: usize) {
-        let Some(log) = &self.log else { return };
+    pub fn mark_pieces(&self, pieces: &[Piece], len: usize) {
+        if let Some(log) = &self.log {
+            self.mark_in(log, pieces, len);
+        }
+    }
+
+    #[cold]
+    fn mark_in(&self, log: &Log, pieces: &[Piece], mut len: usize) {
         for piece in pieces {
             let part = len.min(piece.len as usize);
             if let Some(region) = self.regions.get(usize::from(piece.region)) {
@@ -257,21 +285,32 @@ impl GuestMemory {
 
     /// Asks for the beginning of a buffer, where it lies.
     #[inline]
-    pub fn prefetch_piece(&self, piece: &Piece, to_write: bool) {
+    pub fn prefetch_piece(&self, piece: &Piece, want: Want) {
         let Some(mapping) = self.mapping(piece) else { return };
-        // A header, which often ends a line, and the frame behind it.
-        for at in [piece.at, piece.at + 64] {
-            match to_write {
-                true => mapping.prefetch_write(at),
-                false => mapping.prefetch(at),
+        let (header, frame) = (piece.at, piece.at + LINE);
+        match want {
+            Want::Read => {
+                mapping.prefetch(header);
+                mapping.prefetch(frame);
+            }
+            Want::Write if !piece.header_apart() => {
+                mapping.prefetch_write(header);
+                mapping.prefetch_write(frame);
+            }
+            // A header in a line of its own will hardly be touched.
+            Want::Write => mapping.prefetch_write(frame),
+            Want::ReadFrame if piece.header_apart() => mapping.prefetch(frame),
+            Want::ReadFrame => {
+                mapping.prefetch(header);
+                mapping.prefetch(frame);
             }
         }
     }
 
     #[inline]
-    pub fn prefetch(&self, address: u64, to_write: bool) {
-        if let Some(piece) = self.piece(address, 1, to_write) {
-            self.prefetch_piece(&piece, to_write);
+    pub fn prefetch(&self, address: u64, want: Want) {
+        if let Some(piece) = self.piece(address, 1, want == Want::Write) {
+            self.prefetch_piece(&piece, want);
         }
     }
 
@@ -345,17 +384,17 @@ impl Span {
         bytes
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn write(&self, at: usize, bytes: &[u8]) {
         debug_assert!(at + bytes.len() <= self.len);
         let _ = self.mapping.write(self.offset + at, bytes);
         self.mark(at, bytes.len());
     }
 
-    #[inline]
+    #[inline(always)]
     fn mark(&self, at: usize, len: usize) {
         if let Some((log, from)) = &self.log {
-            log.mark(from.wrapping_add(at as u64), len);
+            mark_at(log, from.wrapping_add(at as u64), len);
         }
     }
 
@@ -379,6 +418,11 @@ impl Span {
     pub fn is_aligned(&self) -> bool {
         self.mapping.load(self.offset, Ordering::Relaxed).is_some()
     }
+}
+
+#[cold]
+fn mark_at(log: &Log, address: u64, len: usize) {
+    log.mark(address, len);
 }
 
 #[cfg(test)]

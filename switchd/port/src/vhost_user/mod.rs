@@ -13,7 +13,7 @@
 //!   migrates, and `inflight` is the file of chains under way; `port` is what a worker holds, with `take` and
 //!   `deliver` for the two directions.
 //!
-//! **What a guest may do wrong** (see [`split::Fault`]) costs its own connection: the reason is shown, and the
+//! **What a guest may do wrong** (see [`fault::Fault`]) costs its own connection: the reason is shown, and the
 //! next one is tried after a second. A monitor holds the kick and call descriptors too. The kick is only
 //! watched, edge-triggered, never read, so no descriptor can make us wait; the call is written with
 //! O_NONBLOCK. That flag is shared with the monitor: one that takes it away again, and fills its own
@@ -27,6 +27,7 @@
 mod control;
 mod deliver;
 pub(crate) mod device;
+mod fault;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -47,6 +48,8 @@ mod take;
 mod tests;
 #[cfg(test)]
 mod tests_bursts;
+#[cfg(test)]
+mod tests_lines;
 #[cfg(test)]
 mod tests_models;
 #[cfg(test)]

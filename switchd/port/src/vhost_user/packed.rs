@@ -18,9 +18,10 @@
 //! its index inverted. Inverted, a zeroed area names no descriptor; a ring that is stopped in order leaves
 //! it so. A crash between a burst and its record is made up for by going over what is used already.
 
+use super::fault::Fault;
 use super::memory::{GuestMemory, Pieces, Span};
 use super::notices::{AT_POSITION, DISABLE, ENABLE, PackedWords, Wish};
-use super::split::{Fault, Layout, SIZE_MAX};
+use super::split::{Layout, SIZE_MAX};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 

@@ -1,9 +1,10 @@
 //! A driver of our own against the device's side of a packed ring.
 
+use super::fault::Fault;
 use super::memory::{GuestMemory, Region};
 use super::memory::{Piece, Pieces};
 use super::packed::Packed;
-use super::split::{Fault, Layout};
+use super::split::Layout;
 use crate::sys::mapping::Mapping;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use std::collections::{HashMap, VecDeque};

@@ -23,9 +23,10 @@ use super::PAIRS_MAX;
 use super::control::announcement;
 use super::deliver::{Delivery, Gathered, Wrote};
 use super::device::{Device, feature};
+use super::fault::Fault;
 use super::memory::Pieces;
 use super::session::{Held, Peer, Shared, start};
-use super::split::{AHEAD, Fault};
+use super::split::AHEAD;
 use super::take::Taking;
 use crate::arena::TailBytes;
 use crate::memory::takes;
@@ -270,6 +271,7 @@ impl VhostUserPort {
         let (header_len, accepted) = (device.header_len(), device.accepted());
         let Device { rings, memory, .. } = device;
         let taking = Taking { memory, header_len, accepted };
+        let want = taking.want();
         let pairs = rings.len() / 2;
         let limit = frames.len().min(AHEAD);
         let (mut bytes, mut pieces) = (0, 0);
@@ -279,7 +281,7 @@ impl VhostUserPort {
             let Some(queue) = &mut rings[index].running else { continue };
             let fault = |fault| (index, fault);
             let wanted = limit - self.taken.len();
-            let ready = queue.look_ahead(wanted, wanted, memory, false).map_err(fault)?;
+            let ready = queue.look_ahead(wanted, wanted, memory, want).map_err(fault)?;
             // A chain without a frame uses up the budget too, so the loop ends.
             for _ in 0..ready.min(wanted) {
                 if bytes >= BYTE_BUDGET || pieces >= PIECES_BURST {
@@ -288,7 +290,7 @@ impl VhostUserPort {
                 let slot = received.frames;
                 let frame = &mut frames[slot];
                 let chain = queue.ready(0);
-                queue.prefetch_soon(0, memory, false);
+                queue.prefetch_soon(memory, want);
                 let (head, taken) = match &chain.piece {
                     Some(piece) => {
                         pieces += 1;

@@ -5,9 +5,10 @@
 //! (`arm`, `disarm`). A head is what names a chain between `peek` and `give_back`: the first descriptor's
 //! index in a split ring, the buffer id in a packed one.
 
-use super::memory::{GuestMemory, Pieces};
+use super::fault::Fault;
+use super::memory::{GuestMemory, Pieces, Want};
 use super::packed::Packed;
-use super::split::{AHEAD, Fault, Layout, Ready, Split};
+use super::split::{AHEAD, Layout, Ready, Split};
 
 pub enum Virtqueue {
     Split(Split),
@@ -43,17 +44,17 @@ impl Virtqueue {
     }
 
     /// Reads ahead up to `most` chains, if fewer than `least` are ready. Returns how many can be asked for
-    /// with `ready`; 0: none waits. `to_write`: what their buffers are wanted for.
+    /// with `ready`; 0: none waits. `want`: what their buffers are wanted for.
     #[inline]
     pub fn look_ahead(
         &mut self,
         least: usize,
         most: usize,
         memory: &GuestMemory,
-        to_write: bool,
+        want: Want,
     ) -> Result<usize, Fault> {
         match self {
-            Virtqueue::Split(ring) => ring.look_ahead(least, most, memory, to_write),
+            Virtqueue::Split(ring) => ring.look_ahead(least, most, memory, want),
             Virtqueue::Packed(_) => Ok(most.min(AHEAD)),
         }
     }
@@ -67,11 +68,11 @@ impl Virtqueue {
         }
     }
 
-    /// Asks for the lines of a buffer that comes soon after the one `ahead` chains on.
+    /// Asks for buffers that come soon after the next one.
     #[inline(always)]
-    pub fn prefetch_soon(&self, ahead: usize, memory: &GuestMemory, to_write: bool) {
+    pub fn prefetch_soon(&mut self, memory: &GuestMemory, want: Want) {
         if let Virtqueue::Split(ring) = self {
-            ring.prefetch_soon(ahead, memory, to_write);
+            ring.prefetch_soon(memory, want);
         }
     }
 

@@ -13,9 +13,9 @@
 //! descriptors and buffers of the next [`AHEAD`] chains are asked for together, and the usual chain, of one
 //! buffer, is kept as it was read. What is kept lives as long as the ring's layout and its memory do.
 
-use super::memory::{GuestMemory, Piece, Pieces, Span};
+use super::fault::Fault;
+use super::memory::{GuestMemory, LINE, Piece, Pieces, Span, Want};
 use super::notices::{SplitWords, Wish};
-use std::fmt;
 use std::sync::atomic::Ordering;
 
 /// Largest queue (virtio 1.2, 2.7: a power of two up to 32768).
@@ -25,54 +25,10 @@ const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
 
-/// How a guest broke the rules of a ring.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
-    AvailJump { from: u16, to: u16, size: u16 },
-    Head { head: u16, size: u16 },
-    Next { next: u16, size: u16 },
-    Chain { size: u16 },
-    Unavailable { at: u16 },
-    BufferId { id: u16, size: u16 },
-    IndirectUnasked,
-    IndirectNested,
-    IndirectLength { bytes: u32 },
-    IndirectAndNext,
-    Unmapped { address: u64, len: u64 },
-    Direction,
-    Shrunk,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Fault::AvailJump { from, to, size } => {
-                write!(f, "the available index jumped from {from} to {to} in a queue of {size}")
-            }
-            Fault::Head { head, size } => write!(f, "descriptor {head} made available in a queue of {size}"),
-            Fault::Next { next, size } => write!(f, "a chain leads to descriptor {next} of {size}"),
-            Fault::Chain { size } => write!(f, "a chain is longer than its queue of {size}"),
-            Fault::Unavailable { at } => {
-                write!(f, "a chain leads to descriptor {at}, which is not available")
-            }
-            Fault::BufferId { id, size } => write!(f, "buffer id {id} in a queue of {size}"),
-            Fault::IndirectUnasked => f.write_str("an indirect descriptor, which was not negotiated"),
-            Fault::IndirectNested => f.write_str("an indirect descriptor within an indirect table"),
-            Fault::IndirectLength { bytes } => write!(f, "an indirect table of {bytes} bytes"),
-            Fault::IndirectAndNext => f.write_str("an indirect descriptor with a next one"),
-            Fault::Unmapped { address, len } => {
-                write!(f, "a buffer of {len} bytes at {address:#x} is not in the guest's memory")
-            }
-            Fault::Direction => f.write_str("a buffer of the wrong direction"),
-            Fault::Shrunk => f.write_str("the guest's memory file has shrunk"),
-        }
-    }
-}
-
 /// Chains that are read ahead.
 pub const AHEAD: usize = 64;
-/// So many chains before it is needed a buffer is asked for: enough to be there, few enough to be under way at once.
-const DISTANCE: u16 = 16;
+/// So many buffers are asked for at once, one to two groups before they are needed.
+const GROUP: u16 = 8;
 
 /// A chain that was read ahead: one buffer within one region, unless it is `None` and to be walked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -131,6 +87,8 @@ pub struct Split {
     seen: Index,
     /// Chains from `next` up to here were read ahead; each lies at its index, modulo the length.
     ahead: Index,
+    /// Up to here their buffers were asked for.
+    asked: Index,
     window: Box<[Ready; AHEAD]>,
 }
 
@@ -159,7 +117,7 @@ impl Split {
         let shown = used.load(2, Ordering::Acquire);
         let ahead = available.load(2, Ordering::Acquire).wrapping_sub(shown);
         let base = if ahead <= layout.size { shown } else { base };
-        Some(Split {
+        let split = Split {
             size: layout.size,
             descriptors,
             available,
@@ -171,8 +129,12 @@ impl Split {
             published: Index::from(base),
             seen: Index::from(base),
             ahead: Index::from(base),
+            asked: Index::from(base),
             window: Box::new([Ready::default(); AHEAD]),
-        })
+        };
+        // Buffers that a guest adds are found when a frame comes for them: that ring is never armed.
+        split.disarm();
+        Some(split)
     }
 
     /// What GET_VRING_BASE answers: the first entry that the driver has not seen returned. What was taken
@@ -216,27 +178,27 @@ impl Split {
         least: usize,
         most: usize,
         memory: &GuestMemory,
-        to_write: bool,
+        want: Want,
     ) -> Result<usize, Fault> {
         let have = usize::from(self.ahead.get().wrapping_sub(self.next.get()));
         if have >= least {
             return Ok(have);
         }
-        self.read_ahead(have, most.min(AHEAD), memory, to_write)
+        self.read_ahead(have, most.min(AHEAD), memory, want)
     }
 
     fn read_ahead(
         &mut self,
         have: usize,
-        want: usize,
+        most: usize,
         memory: &GuestMemory,
-        to_write: bool,
+        want: Want,
     ) -> Result<usize, Fault> {
         let mut waiting = usize::from(self.waiting()?);
-        if waiting < want {
+        if waiting < most {
             waiting = usize::from(self.look()?);
         }
-        let count = waiting.min(want);
+        let count = waiting.min(most);
         if count <= have {
             return Ok(have);
         }
@@ -250,11 +212,7 @@ impl Split {
             }
             self.descriptors.prefetch(16 * usize::from(head));
             self.window[usize::from(index) % AHEAD].head = head;
-            if step % 8 == 0 {
-                self.used.prefetch_write(4 + 8 * entry);
-            }
         }
-        let near = self.next.get().wrapping_add(DISTANCE);
         for step in 0..(count - have) as u16 {
             let index = first.wrapping_add(step);
             let ready = &mut self.window[usize::from(index) % AHEAD];
@@ -262,17 +220,20 @@ impl Split {
             ready.piece = match descriptor.flags & (NEXT | INDIRECT) {
                 0 => memory.piece(descriptor.address, descriptor.len, descriptor.flags & WRITE != 0),
                 _ => {
-                    memory.prefetch(descriptor.address, to_write);
+                    memory.prefetch(descriptor.address, want);
                     None
                 }
             };
-            if near.wrapping_sub(index) <= DISTANCE
-                && let Some(piece) = &ready.piece
-            {
-                memory.prefetch_piece(piece, to_write);
-            }
         }
         self.ahead = Index::from(first.wrapping_add((count - have) as u16));
+        // The entries after these.
+        let entry = 4 + 2 * usize::from(self.ahead.get() & (self.size - 1));
+        self.available.prefetch(entry);
+        self.available.prefetch(entry + LINE);
+        if have == 0 {
+            self.asked = Index::from(first);
+        }
+        self.ask_for_buffers(2 * GROUP, memory, want);
         Ok(count)
     }
 
@@ -282,15 +243,35 @@ impl Split {
         self.window[usize::from(self.next.get()).wrapping_add(ahead) % AHEAD]
     }
 
-    /// Asks for the buffer of a chain that was read ahead and comes soon.
+    /// Asks for buffers of chains that were read ahead and come soon.
     #[inline]
-    pub fn prefetch_soon(&self, ahead: usize, memory: &GuestMemory, to_write: bool) {
-        let soon = self.next.get().wrapping_add(ahead as u16 + DISTANCE);
-        if self.ahead.get().wrapping_sub(soon).wrapping_sub(1) < AHEAD as u16
-            && let Some(piece) = &self.window[usize::from(soon) % AHEAD].piece
-        {
-            memory.prefetch_piece(piece, to_write);
+    pub fn prefetch_soon(&mut self, memory: &GuestMemory, want: Want) {
+        let under_way = self.asked.get().wrapping_sub(self.next.get());
+        if under_way <= GROUP && self.asked.get() != self.ahead.get() {
+            self.ask_for_buffers(GROUP, memory, want);
+        } else if under_way > AHEAD as u16 {
+            // A frame has taken several chains.
+            self.asked = self.next;
         }
+    }
+
+    /// Asks for up to `count` buffers at once: each is on a page of its own, and so the walks through the page
+    /// tables overlap, too.
+    #[inline(never)]
+    fn ask_for_buffers(&mut self, count: u16, memory: &GuestMemory, want: Want) {
+        let first = self.asked.get();
+        let count = self.ahead.get().wrapping_sub(first).min(count);
+        for step in 0..count {
+            if let Some(piece) = &self.window[usize::from(first.wrapping_add(step)) % AHEAD].piece {
+                memory.prefetch_piece(piece, want);
+            }
+        }
+        // Where they are returned.
+        let entry = 4 + 8 * usize::from(first & (self.size - 1));
+        for line in 0..=usize::from(count / 8) {
+            self.used.prefetch_write(entry + LINE * line);
+        }
+        self.asked = Index::from(first.wrapping_add(count));
     }
 
     /// Takes the chain that waits `ahead` entries on, without moving: its head, its pieces added to
@@ -318,6 +299,7 @@ impl Split {
     pub fn advance(&mut self, count: u16) {
         if self.ahead.get().wrapping_sub(self.next.get()) < count {
             self.ahead = Index::from(self.next.get().wrapping_add(count));
+            self.asked = self.ahead;
         }
         self.next = Index::from(self.next.get().wrapping_add(count));
     }
@@ -410,7 +392,8 @@ impl Split {
         for &head in heads {
             self.give_back(head, 0);
         }
-        (self.next, self.seen, self.ahead) = (self.returned, self.returned, self.returned);
+        (self.next, self.seen) = (self.returned, self.returned);
+        (self.ahead, self.asked) = (self.returned, self.returned);
         self.publish();
     }
 
@@ -423,15 +406,24 @@ impl Split {
         }
         self.words().show(new);
         self.published = Index::from(new);
-        // The next burst begins here.
-        let entry = 4 + 2 * usize::from(self.next.get() & (self.size - 1));
         self.available.prefetch(2);
-        self.available.prefetch(entry);
-        self.available.prefetch(entry + 64);
+        self.ask_for_descriptors();
         match self.words().wish() {
             Wish::Never => false,
             Wish::Always => true,
             Wish::At(event) => crossed(event, new, old),
+        }
+    }
+
+    /// Asks for the descriptors with which the next burst begins, if they were seen.
+    #[inline]
+    fn ask_for_descriptors(&self) {
+        let first = self.ahead.get();
+        let count = self.seen.get().wrapping_sub(first).min(AHEAD as u16);
+        for step in 0..count {
+            let entry = usize::from(first.wrapping_add(step) & (self.size - 1));
+            let head = self.available.load(4 + 2 * entry, Ordering::Relaxed);
+            self.descriptors.prefetch(16 * usize::from(head));
         }
     }
 
@@ -443,7 +435,7 @@ impl Split {
 
     /// We look by ourselves.
     #[inline]
-    pub fn disarm(&mut self) {
+    pub fn disarm(&self) {
         self.words().ask_no_more();
     }
 

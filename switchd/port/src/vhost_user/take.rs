@@ -3,8 +3,8 @@
 //! A chain is a header and a frame. The header and the frame's head are copied before anything is judged;
 //! the tail stays where it is, lent to the arena until the burst is over.
 
-use super::memory::{GuestMemory, Piece, Pieces};
-use super::split::Fault;
+use super::fault::Fault;
+use super::memory::{GuestMemory, Piece, Pieces, Want};
 use crate::memory::takes;
 use crate::sys::mapping::Mapping;
 use crate::{Arena, Offloads};
@@ -25,6 +25,12 @@ pub(super) struct Taking<'a> {
 pub(super) struct NoFrame;
 
 impl Taking<'_> {
+    /// Without checksums no other offload is agreed, and a header has nothing to say (virtio 1.2, 5.1.6.2): it is
+    /// not read where that would cost a line of its own.
+    pub fn want(&self) -> Want {
+        if self.accepted.csum { Want::Read } else { Want::ReadFrame }
+    }
+
     /// Takes a chain of one buffer into the burst's frame `slot`; returns the frame's length.
     #[inline]
     pub fn one(
@@ -44,7 +50,7 @@ impl Taking<'_> {
         let mut header = [0; VNET_LEN];
         let head = len.min(HEAD_MAX);
         let begin = self.header_len + head;
-        if !(mapping.read(piece.at, &mut header)
+        if !((!self.accepted.csum || mapping.read(piece.at, &mut header))
             && read_head(mapping, piece.at + self.header_len, frame.receive_area(), head))
         {
             return Ok(Err(NoFrame));

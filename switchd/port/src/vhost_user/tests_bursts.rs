@@ -19,21 +19,21 @@ use switchd_wire::{Frame, TailSource};
 const SIZE: u16 = 16;
 const LEN: u64 = 1 << 20;
 /// Descriptors, available and used part of the ring to the guest and of the one from it.
-const RINGS: [[u64; 3]; 2] = [[0, 0x400, 0x800], [0x1000, 0x1400, 0x1800]];
+pub(super) const RINGS: [[u64; 3]; 2] = [[0, 0x400, 0x800], [0x1000, 0x1400, 0x1800]];
 const BUFFERS: u64 = 0x1_0000;
 const BUFFER: u64 = 0x4000;
 const WRITE: u16 = 2;
 
 /// A guest without a monitor, and its port.
-struct Side {
+pub(super) struct Side {
     _file: OwnedFd,
-    memory: Mapping,
-    port: VhostUserPort,
+    pub memory: Mapping,
+    pub port: VhostUserPort,
     available: [u16; 2],
 }
 
 impl Side {
-    fn new() -> Side {
+    pub fn new() -> Side {
         let file = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
         ftruncate(&file, LEN).unwrap();
         let memory = Mapping::new(file.as_fd(), 0, LEN).unwrap();
@@ -49,9 +49,14 @@ impl Side {
 
     /// A chain of one buffer; returns where it lies.
     fn offer(&mut self, ring: usize, len: u32) -> usize {
+        self.offer_at(ring, 0, len)
+    }
+
+    /// The same, so many bytes behind the beginning of a line.
+    pub fn offer_at(&mut self, ring: usize, offset: u64, len: u32) -> usize {
         let index = self.available[ring];
         let entry = u64::from(index % SIZE);
-        let at = BUFFERS + (ring as u64 * u64::from(SIZE) + entry) * BUFFER;
+        let at = BUFFERS + (ring as u64 * u64::from(SIZE) + entry) * BUFFER + offset;
         let flags = if ring == 0 { WRITE } else { 0 };
         let raw = [&at.to_le_bytes()[..], &len.to_le_bytes(), &flags.to_le_bytes(), &[0; 2]].concat();
         let [descriptors, available, _] = RINGS[ring];
@@ -69,22 +74,22 @@ impl Side {
         at + 12
     }
 
-    fn used(&self, ring: usize) -> u16 {
+    pub fn used(&self, ring: usize) -> u16 {
         self.memory.load((RINGS[ring][2] + 2) as usize, Ordering::Acquire).unwrap()
     }
 
-    fn bytes(&self, at: usize, len: usize) -> Vec<u8> {
+    pub fn bytes(&self, at: usize, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         assert!(self.memory.read(at, &mut bytes));
         bytes
     }
 }
 
-fn pattern(len: usize, seed: u8) -> Vec<u8> {
+pub(super) fn pattern(len: usize, seed: u8) -> Vec<u8> {
     (0..len).map(|at| (at as u8).wrapping_mul(7).wrapping_add(seed)).collect()
 }
 
-fn frames() -> Vec<Frame> {
+pub(super) fn frames() -> Vec<Frame> {
     (0..BURST).map(|_| Frame::default()).collect()
 }
 
