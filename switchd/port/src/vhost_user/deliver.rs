@@ -4,8 +4,7 @@
 //! wherever it lies, another guest's memory too. With mergeable buffers it takes as many chains as it needs.
 
 use super::fault::Fault;
-use super::memory::{GuestMemory, HEADER_MAX, Piece, Pieces, Want};
-use super::port::PIECES_BURST;
+use super::memory::{GuestMemory, HEADER_MAX, PIECES_BURST, Piece, Pieces, Want};
 use super::ring::Virtqueue;
 use super::split::AHEAD;
 use crate::arena::TailBytes;

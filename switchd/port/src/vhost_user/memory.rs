@@ -62,6 +62,8 @@ impl Piece {
 
 /// Pieces that are kept of what is gathered: 64 KiB in buffers of 64 bytes.
 pub const PIECES_MAX: usize = 1100;
+/// Pieces of chains in a burst: what a guest can make us read.
+pub const PIECES_BURST: usize = 4096;
 
 /// What was gathered from one chain, or from several.
 #[derive(Default)]

@@ -24,7 +24,7 @@ use super::control::announcement;
 use super::deliver::{Delivery, Gathered, Wrote};
 use super::device::{Device, feature};
 use super::fault::Fault;
-use super::memory::Pieces;
+use super::memory::{PIECES_BURST, Pieces};
 use super::session::{Held, Peer, Shared, start};
 use super::split::AHEAD;
 use super::take::Taking;
@@ -42,8 +42,6 @@ use switchd_wire::frame::BURST;
 
 /// As for taps: a burst's superframes are still in the cache when they are sent.
 pub const BYTE_BUDGET: usize = 256 * 1024;
-/// Pieces of chains in a burst: what a guest can make us read.
-pub const PIECES_BURST: usize = 4096;
 
 pub struct VhostUserPort {
     pub(super) shared: Arc<Shared>,
