@@ -13,6 +13,7 @@ pub mod config;
 pub mod dns;
 mod intake;
 mod lease;
+mod machines;
 mod network;
 mod notice;
 mod outside;

@@ -1,11 +1,11 @@
 //! The services of one network: its protocol machines, and the frames around their messages.
 
 use super::clock::Now;
-use super::config::{Dhcp6, NetworkServices};
+use super::config::NetworkServices;
 use super::dns::Host;
 use super::notice::{LeaseRow, LeaseState, ServiceNotice};
 use super::pace::Pace;
-use super::{lease, outside};
+use super::{lease, machines, outside};
 use crate::worker::command::{Key, ServiceFrame, Side};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddrV6};
@@ -16,7 +16,7 @@ use switchd_proto::dhcp::v4::server as v4;
 use switchd_proto::dhcp::v6::message::SERVERS;
 use switchd_proto::dhcp::v6::server as v6;
 use switchd_proto::dhcp::{Event, Ingress, SECOND};
-use switchd_proto::router_advertisement::{self as ra, Advertiser, link_local};
+use switchd_proto::router_advertisement::{Advertiser, link_local};
 use switchd_store::leases::{LeaseChange, LeaseRecord};
 use switchd_wire::datagram::{self, Link};
 
@@ -57,67 +57,6 @@ pub struct Network {
 /// all else out of the list. All are counted.
 const EVENTS_A_SECOND: u32 = 10;
 
-fn v4_config(services: &NetworkServices) -> Option<v4::Config> {
-    let dhcp = services.dhcp.clone()?;
-    Some(v4::Config {
-        address: services.v4.address,
-        len: services.v4.len,
-        range: dhcp.range,
-        lease_time: dhcp.lease_time.as_secs().min(u64::from(u32::MAX - 1)) as u32,
-        mtu: services.mtu,
-        domain: services.domain.clone(),
-        dns: vec![services.v4.address],
-        ntp: dhcp.ntp,
-        tftp: dhcp.tftp,
-        bootfile: dhcp.bootfile,
-        search: dhcp.search,
-        routes: dhcp.routes,
-        ports: services.ports.iter().map(|port| (port.name.clone(), port.reserve)).collect(),
-        by_mac: dhcp.by_mac,
-        excluded: services.excluded.clone(),
-        port_limit: dhcp.port_limit,
-        probe: true,
-    })
-}
-
-/// With DHCP switched off, DHCPv6 is too.
-fn v6_config(services: &NetworkServices) -> Option<v6::Config> {
-    let (prefix, dhcp) = (services.v6?, services.dhcp.as_ref()?);
-    Some(v6::Config {
-        duid: outside::duid(services.gateway_mac),
-        address: prefix.address,
-        len: prefix.len,
-        stateful: services.dhcp6 == Dhcp6::Stateful,
-        lease_time: dhcp.lease_time.as_secs().min(u64::from(u32::MAX - 1)) as u32,
-        dns: vec![prefix.address],
-        domains: domains(services),
-        ports: services.ports.iter().map(|port| port.name.clone()).collect(),
-    })
-}
-
-fn domains(services: &NetworkServices) -> Vec<String> {
-    let own = Some(services.domain.clone()).filter(|domain| !domain.is_empty());
-    let more = services.dhcp.iter().flat_map(|dhcp| dhcp.search.iter().cloned());
-    let more: Vec<String> = more.filter(|name| Some(name) != own.as_ref()).collect();
-    own.into_iter().chain(more).collect()
-}
-
-fn advertiser_config(services: &NetworkServices) -> Option<ra::Config> {
-    let prefix = services.v6?;
-    let dhcp = services.dhcp.is_some();
-    Some(ra::Config {
-        mac: services.gateway_mac,
-        prefix: prefix.address,
-        len: prefix.len,
-        mtu: services.mtu,
-        managed: dhcp && services.dhcp6 == Dhcp6::Stateful,
-        other: dhcp,
-        is_default: true,
-        dns: vec![prefix.address],
-        search: domains(services),
-    })
-}
-
 /// Seeds need not be secret: they spread times and transaction numbers.
 fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
@@ -144,7 +83,7 @@ impl Network {
     /// The stored leases are needed to run what `services` says.
     pub fn needs_leases(&self, services: &NetworkServices) -> bool {
         services.dhcp.is_some() && self.v4.is_none()
-            || v6_config(services).is_some() && self.v6.is_none()
+            || machines::v6(services).is_some() && self.v6.is_none()
             || services.outside.is_some() && self.client.is_none()
     }
 
@@ -164,17 +103,17 @@ impl Network {
                 IpAddr::V6(address) => leases6.push(lease::lease(record, address, now)),
             }
         }
-        match (v4_config(&services), &mut self.v4) {
+        match (machines::v4(&services), &mut self.v4) {
             (Some(config), Some(server)) => server.configure(config),
             (Some(config), none) => *none = Some(v4::Server::new(config, leases4, now.mono)),
             (None, server) => *server = None,
         }
-        match (v6_config(&services), &mut self.v6) {
+        match (machines::v6(&services), &mut self.v6) {
             (Some(config), Some(server)) => server.configure(config),
             (Some(config), none) => *none = Some(v6::Server::new(config, leases6, now.mono)),
             (None, server) => *server = None,
         }
-        match (advertiser_config(&services), &mut self.advertiser) {
+        match (machines::advertiser(&services), &mut self.advertiser) {
             (Some(config), Some(advertiser)) => advertiser.configure(now.mono, config),
             (Some(config), none) => *none = Some(Advertiser::new(config, now.mono, seed())),
             (None, Some(_)) => self.stop_advertising(output),
