@@ -12,7 +12,8 @@
 //! Bounds: a slot's worth of pieces a frame; as many landed tails as a burst has frames, in buffers that are
 //! kept for the next one.
 
-use crate::vhost_user::memory::{GuestMemory, Piece};
+use crate::vhost_user::memory::GuestMemory;
+use crate::vhost_user::pieces::Piece;
 use std::cell::{OnceCell, RefCell};
 use std::sync::Arc;
 use switchd_wire::frame::{BURST, FRAME_MAX, StaleTail, Tail, TailSource};

@@ -4,7 +4,8 @@
 //! wherever it lies, another guest's memory too. With mergeable buffers it takes as many chains as it needs.
 
 use super::fault::Fault;
-use super::memory::{GuestMemory, HEADER_MAX, PIECES_BURST, Piece, Pieces, Want};
+use super::memory::GuestMemory;
+use super::pieces::{HEADER_MAX, PIECES_BURST, Piece, Pieces, Want};
 use super::ring::Virtqueue;
 use super::split::AHEAD;
 use crate::arena::TailBytes;

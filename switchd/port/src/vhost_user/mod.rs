@@ -39,6 +39,7 @@ mod notices;
 mod packed;
 #[cfg(test)]
 mod packed_tests;
+pub(crate) mod pieces;
 mod port;
 mod ring;
 mod session;

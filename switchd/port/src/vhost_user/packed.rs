@@ -19,8 +19,9 @@
 //! it so. A crash between a burst and its record is made up for by going over what is used already.
 
 use super::fault::Fault;
-use super::memory::{GuestMemory, Pieces, Span};
+use super::memory::{GuestMemory, Span};
 use super::notices::{AT_POSITION, DISABLE, ENABLE, PackedWords, Wish};
+use super::pieces::Pieces;
 use super::split::{Layout, SIZE_MAX};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;

@@ -2,8 +2,8 @@
 
 use super::fault::Fault;
 use super::memory::{GuestMemory, Region};
-use super::memory::{Piece, Pieces};
 use super::packed::Packed;
+use super::pieces::{Piece, Pieces};
 use super::split::Layout;
 use crate::sys::mapping::Mapping;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};

@@ -24,7 +24,7 @@ use super::control::announcement;
 use super::deliver::{Delivery, Gathered, Wrote};
 use super::device::{Device, feature};
 use super::fault::Fault;
-use super::memory::{PIECES_BURST, Pieces};
+use super::pieces::{PIECES_BURST, Pieces};
 use super::session::{Held, Peer, Shared, start};
 use super::split::AHEAD;
 use super::take::Taking;

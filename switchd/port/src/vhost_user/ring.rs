@@ -6,8 +6,9 @@
 //! index in a split ring, the buffer id in a packed one.
 
 use super::fault::Fault;
-use super::memory::{GuestMemory, Pieces, Want};
+use super::memory::GuestMemory;
 use super::packed::Packed;
+use super::pieces::{Pieces, Want};
 use super::split::{AHEAD, Layout, Ready, Split};
 
 pub enum Virtqueue {

@@ -14,8 +14,9 @@
 //! buffer, is kept as it was read. What is kept lives as long as the ring's layout and its memory do.
 
 use super::fault::Fault;
-use super::memory::{GuestMemory, LINE, Piece, Pieces, Span, Want};
+use super::memory::{GuestMemory, Span};
 use super::notices::{SplitWords, Wish};
+use super::pieces::{LINE, Piece, Pieces, Want};
 use std::sync::atomic::Ordering;
 
 /// Largest queue (virtio 1.2, 2.7: a power of two up to 32768).

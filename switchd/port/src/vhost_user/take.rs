@@ -4,7 +4,8 @@
 //! the tail stays where it is, lent to the arena until the burst is over.
 
 use super::fault::Fault;
-use super::memory::{GuestMemory, Piece, Pieces, Want};
+use super::memory::GuestMemory;
+use super::pieces::{Piece, Pieces, Want};
 use crate::memory::takes;
 use crate::sys::mapping::Mapping;
 use crate::{Arena, Offloads};

@@ -4,7 +4,8 @@
 use super::VhostUserPort;
 use super::deliver::{Delivery, Gathered, Wrote};
 use super::fuzzing::{Guest, port};
-use super::memory::{GuestMemory, Piece, Pieces, Region};
+use super::memory::{GuestMemory, Region};
+use super::pieces::{Piece, Pieces};
 use super::take::Taking;
 use crate::sys::mapping::Mapping;
 use crate::{Arena, Flushed, Offloads, Port, Sent};
