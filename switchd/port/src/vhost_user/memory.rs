@@ -164,24 +164,15 @@ impl GuestMemory {
     #[inline]
     pub fn prefetch_piece(&self, piece: &Piece, want: Want) {
         let Some(mapping) = self.mapping(piece) else { return };
-        let (header, frame) = (piece.at, piece.at + LINE);
-        match want {
-            Want::Read => {
-                mapping.prefetch(header);
-                mapping.prefetch(frame);
-            }
-            Want::Write if !piece.header_apart() => {
-                mapping.prefetch_write(header);
-                mapping.prefetch_write(frame);
-            }
-            // A header in a line of its own will hardly be touched.
-            Want::Write => mapping.prefetch_write(frame),
-            Want::ReadFrame if piece.header_apart() => mapping.prefetch(frame),
-            Want::ReadFrame => {
-                mapping.prefetch(header);
-                mapping.prefetch(frame);
-            }
+        let touch = |at| match want {
+            Want::Write => mapping.prefetch_write(at),
+            Want::Read | Want::ReadFrame => mapping.prefetch(at),
+        };
+        // A header in a line of its own is hardly touched, unless it is to be read.
+        if want == Want::Read || !piece.header_apart() {
+            touch(piece.at);
         }
+        touch(piece.at + LINE);
     }
 
     #[inline]

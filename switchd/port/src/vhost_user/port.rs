@@ -116,7 +116,7 @@ impl Port for VhostUserPort {
             self.offloads = device.offloads();
             self.up = device.is_up();
             received.changed = true;
-            // Rings that have begun since ask for notices.
+            // Kicks of before are taken off the watch.
             self.armed = true;
             if self.up && !device.announcements.is_empty() {
                 for (frame, mac) in frames.iter_mut().zip(device.announcements.drain(..)) {

@@ -9,9 +9,9 @@
 //! [`Fault`]: the ring is not touched again. Chains are handled in the order in which they were made
 //! available, and returned in that order; so the used index alone says where to go on after a reconnect.
 //!
-//! **Reading ahead.** The other side's lines come from another core, a hundred cycles each. So the entries,
-//! descriptors and buffers of the next [`AHEAD`] chains are asked for together, and the usual chain, of one
-//! buffer, is kept as it was read. What is kept lives as long as the ring's layout and its memory do.
+//! **Reading ahead.** The other side's lines come from another core, a hundred cycles each. So the entries and
+//! descriptors of the next [`AHEAD`] chains are asked for together, their buffers in groups, and the usual chain,
+//! of one buffer, is kept as it was read. What is kept lives as long as the ring's layout and its memory do.
 
 use super::fault::Fault;
 use super::memory::{GuestMemory, Span};
@@ -408,23 +408,10 @@ impl Split {
         self.words().show(new);
         self.published = Index::from(new);
         self.available.prefetch(2);
-        self.ask_for_descriptors();
         match self.words().wish() {
             Wish::Never => false,
             Wish::Always => true,
             Wish::At(event) => crossed(event, new, old),
-        }
-    }
-
-    /// Asks for the descriptors with which the next burst begins, if they were seen.
-    #[inline]
-    fn ask_for_descriptors(&self) {
-        let first = self.ahead.get();
-        let count = self.seen.get().wrapping_sub(first).min(AHEAD as u16);
-        for step in 0..count {
-            let entry = usize::from(first.wrapping_add(step) & (self.size - 1));
-            let head = self.available.load(4 + 2 * entry, Ordering::Relaxed);
-            self.descriptors.prefetch(16 * usize::from(head));
         }
     }
 

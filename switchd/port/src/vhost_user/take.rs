@@ -27,7 +27,7 @@ pub(super) struct NoFrame;
 
 impl Taking<'_> {
     /// Without checksums no other offload is agreed, and a header has nothing to say (virtio 1.2, 5.1.6.2): it is
-    /// not read where that would cost a line of its own.
+    /// not read.
     pub fn want(&self) -> Want {
         if self.accepted.csum { Want::Read } else { Want::ReadFrame }
     }
@@ -82,7 +82,7 @@ impl Taking<'_> {
         let head = len.min(HEAD_MAX);
         let begin = self.header_len + head;
         let list = pieces.list();
-        if !(self.memory.gather(list, 0, &mut header)
+        if !((!self.accepted.csum || self.memory.gather(list, 0, &mut header))
             && self.memory.gather(list, self.header_len, &mut frame.receive_area()[..head]))
         {
             return Ok(Err(NoFrame));

@@ -54,21 +54,28 @@ fn whatever_a_header_said_before_it_is_right_afterwards() {
 #[test]
 fn where_no_offload_is_agreed_a_header_says_nothing() {
     let mut side = Side::new();
-    for (round, header) in [[1, 0, 0, 0, 0, 0, 34, 0, 6, 0], [1, 1, 54, 0, 10, 0, 34, 0, 16, 0], [0xff; 10]]
+    let descriptor = |index: u64| (RINGS[1][0] + 16 * index) as usize;
+    let headers = [[1, 0, 0, 0, 0, 0, 34, 0, 6, 0], [1, 1, 54, 0, 10, 0, 34, 0, 16, 0], [0xff; 10]];
+    let cases = headers
         .into_iter()
-        .enumerate()
-    {
-        for offset in [APART, 0] {
-            let bytes = pattern(60, round as u8);
-            let from = side.offer_at(1, offset, 72);
-            assert!(side.memory.write(from, &header) && side.memory.write(from + 12, &bytes));
-            let (mut frames, mut arena) = (frames(), Arena::new());
-            arena.begin();
-            let received = side.port.receive(&mut frames, &mut arena);
-            assert_eq!((received.frames, received.unreadable), (1, 0));
-            assert_eq!((frames[0].vnet, frames[0].head()), (VnetHeader::default(), &bytes[..]));
-            arena.end();
-            side.port.burst_done();
+        .flat_map(|header| [(header, APART, false), (header, 0, false), (header, 0, true)]);
+    for (round, (header, offset, in_two)) in cases.enumerate() {
+        let bytes = pattern(60, round as u8);
+        let at = side.offer_at(1, offset, 72);
+        if in_two {
+            // The header in the first descriptor, the frame in the last one of the table.
+            let first = [&(at as u64).to_le_bytes()[..], &12u32.to_le_bytes(), &[1, 0, 15, 0]].concat();
+            let second = [&(at as u64 + 12).to_le_bytes()[..], &60u32.to_le_bytes(), &[0; 4]].concat();
+            assert!(side.memory.write(descriptor(round as u64), &first));
+            assert!(side.memory.write(descriptor(15), &second));
         }
+        assert!(side.memory.write(at, &header) && side.memory.write(at + 12, &bytes));
+        let (mut frames, mut arena) = (frames(), Arena::new());
+        arena.begin();
+        let received = side.port.receive(&mut frames, &mut arena);
+        assert_eq!((received.frames, received.unreadable), (1, 0), "{header:?}, {in_two}");
+        assert_eq!((frames[0].vnet, frames[0].head()), (VnetHeader::default(), &bytes[..]));
+        arena.end();
+        side.port.burst_done();
     }
 }
