@@ -1,9 +1,21 @@
 //! Why a port that has rules of its own (egress host) takes a frame no further.
 
-/// One for each drop reason that the switch has for it; what the kernel refuses is not among them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum Decline {
+macro_rules! declines {
+    ($($(#[doc = $doc:literal])* $name:ident,)+) => {
+        /// One for each drop reason that the switch has for it; what the kernel refuses is not among them.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u8)]
+        pub enum Decline {
+            $($(#[doc = $doc])* $name,)+
+        }
+
+        impl Decline {
+            pub const ALL: &[Decline] = &[$(Decline::$name,)+];
+        }
+    };
+}
+
+declines! {
     Malformed,
     Checksum,
     /// Neither TCP, UDP nor ICMP.
@@ -32,29 +44,6 @@ pub enum Decline {
     EchoRate,
 }
 
-impl Decline {
-    pub const ALL: [Decline; 15] = {
-        use Decline::*;
-        [
-            Malformed,
-            Checksum,
-            Protocol,
-            IcmpKind,
-            Source,
-            Destination,
-            Group,
-            TtlExceeded,
-            NoFlow,
-            Full,
-            Quota,
-            Descriptors,
-            Socket,
-            Fragment,
-            EchoRate,
-        ]
-    };
-}
-
 /// Frames of a burst, by reason.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Declined([u32; Decline::ALL.len()]);
@@ -74,7 +63,7 @@ impl Declined {
 
     /// The reasons that were met, with their frames.
     pub fn nonzero(&self) -> impl Iterator<Item = (Decline, u64)> + '_ {
-        let counts = Decline::ALL.into_iter().map(|why| (why, u64::from(self.get(why))));
+        let counts = Decline::ALL.iter().map(|&why| (why, u64::from(self.get(why))));
         counts.filter(|&(_, frames)| frames > 0)
     }
 }
