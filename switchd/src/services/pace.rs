@@ -1,40 +1,30 @@
 //! How many messages a guest's port may have answered in a second, where each can cost a write to the disk.
 //!
-//! A token bucket for each port: [`BURST`] at once, [`RATE`] a second. That is several times what a relay with
+//! A token bucket for each port, of [`MESSAGES`]. That is several times what a relay with
 //! hundreds of clients sends, and a fraction of what the disk takes, so one guest that asks and gives back
 //! without end does not keep the others' leases waiting.
 
 use crate::worker::command::Key;
 use std::collections::HashMap;
-use switchd_proto::dhcp::SECOND;
+use switchd_wire::rate::{Bucket, Rate};
 
-pub const RATE: u64 = 1000;
-pub const BURST: u64 = 1000;
-const STEP: u64 = SECOND / RATE;
+pub const MESSAGES: Rate = Rate { second: 1000, burst: 1000 };
 /// Ports whose buckets are kept; full ones are forgotten beyond it.
 const PORTS: usize = 4096;
 
 #[derive(Default)]
 pub struct Pace {
-    /// Messages that may come, and when that was so.
-    of: HashMap<Key, (u64, u64)>,
+    of: HashMap<Key, Bucket>,
     pub refused: u64,
-}
-
-fn filled((tokens, since): (u64, u64), now: u64) -> (u64, u64) {
-    let earned = now.saturating_sub(since) / STEP;
-    ((tokens + earned).min(BURST), since + earned * STEP)
 }
 
 impl Pace {
     pub fn admit(&mut self, now: u64, port: &Key) -> bool {
         if self.of.len() >= PORTS && !self.of.contains_key(port) {
-            self.of.retain(|_, bucket| filled(*bucket, now).0 < BURST);
+            self.of.retain(|_, bucket| !bucket.is_full(now, MESSAGES));
         }
-        let bucket = self.of.entry(port.clone()).or_insert((BURST, now));
-        *bucket = filled(*bucket, now);
-        let admitted = bucket.0 > 0;
-        bucket.0 -= u64::from(admitted);
+        let bucket = self.of.entry(port.clone()).or_insert(Bucket::full(now, MESSAGES));
+        let admitted = bucket.take(now, MESSAGES);
         self.refused += u64::from(!admitted);
         admitted
     }
@@ -43,6 +33,11 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use switchd_proto::dhcp::SECOND;
+
+    const BURST: u64 = MESSAGES.burst;
+    const RATE: u64 = MESSAGES.second;
+    const STEP: u64 = SECOND / RATE;
 
     #[test]
     fn one_port_is_held_back_and_the_others_are_not() {

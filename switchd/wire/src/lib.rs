@@ -13,6 +13,7 @@ pub mod mac;
 pub mod offload;
 pub mod parse;
 pub mod prefix;
+pub mod rate;
 pub mod secret;
 pub mod segmentation;
 pub mod slow;

@@ -1,8 +1,9 @@
 //! ICMP messages of our own: errors about packets that go no further, and echo replies.
 //!
 //! Errors quote as much of the packet as fits 576 bytes (RFC 1812 4.3.2.3) or 1280 (RFC 4443 2.4 c), and are
-//! limited in their rate by token buckets (RFC 1812 4.3.2.8, RFC 4443 2.4 f): [`BURST`] at once, [`RATE`] a
-//! second, for each guest's port and for all of the outside, so that one guest's errors leave the others theirs. Whether one may be sent at all, [`super::packet::Packet::may_be_answered`] says.
+//! limited in their rate by token buckets (RFC 1812 4.3.2.8, RFC 4443 2.4 f): [`ERRORS`] for each guest's port
+//! and for all of the outside, so that one guest's errors leave the others theirs. Whether one may be sent at
+//! all, [`super::packet::Packet::may_be_answered`] says.
 
 use super::packet::{ICMP, L3, Packet};
 use std::collections::HashMap;
@@ -10,20 +11,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use switchd_wire::checksum::{Delta, Sum};
 use switchd_wire::datagram::{Link, icmp6};
 use switchd_wire::parse::ETHERTYPE_IPV4;
+use switchd_wire::rate::{Bucket, Rate};
 use switchd_wire::{Frame, MacAddr};
 
 /// Errors a second to one guest, and how many may come at once. Choices; Linux has the same rate.
-pub const RATE: u64 = 1000;
-pub const BURST: u64 = 100;
+pub const ERRORS: Rate = Rate { second: 1000, burst: 100 };
 const QUOTE_V4: usize = 576 - 28;
 const QUOTE_V6: usize = 1280 - 48;
 /// Of packets of our own (RFC 1700).
 pub const TTL: u8 = 64;
-
-struct Bucket {
-    tokens: u64,
-    since: u64,
-}
 
 /// A bucket for each sender. Bound: ports of a worker, which are fewer than their indices.
 #[derive(Default)]
@@ -32,21 +28,7 @@ pub struct Limiter(HashMap<u32, Bucket>);
 impl Limiter {
     /// `by`: the port that the packet came by, about which the error is.
     pub fn take(&mut self, now: u64, by: u32) -> bool {
-        self.0.entry(by).or_insert(Bucket { tokens: BURST, since: 0 }).take(now)
-    }
-}
-
-impl Bucket {
-    fn take(&mut self, now: u64) -> bool {
-        const STEP: u64 = 1_000_000_000 / RATE;
-        let earned = now.saturating_sub(self.since) / STEP;
-        if earned > 0 {
-            self.tokens = (self.tokens + earned).min(BURST);
-            self.since = now - (now - self.since) % STEP;
-        }
-        let granted = self.tokens > 0;
-        self.tokens -= u64::from(granted);
-        granted
+        self.0.entry(by).or_insert(Bucket::full(now, ERRORS)).take(now, ERRORS)
     }
 }
 
@@ -194,9 +176,9 @@ mod tests {
     fn rfc1812_4_3_2_8_errors_are_limited_and_the_bucket_fills_again() {
         let mut limiter = Limiter::default();
         let now = 5_000_000_000;
-        assert_eq!((0..1000).filter(|_| limiter.take(now, 3)).count() as u64, BURST);
+        assert_eq!((0..1000).filter(|_| limiter.take(now, 3)).count() as u64, ERRORS.burst);
         assert!(limiter.take(now, 4), "another guest's are its own");
         assert_eq!((0..1000).filter(|_| limiter.take(now + 10_000_000, 3)).count(), 10);
-        assert_eq!((0..1000).filter(|_| limiter.take(now + 60_000_000_000, 3)).count() as u64, BURST);
+        assert_eq!((0..1000).filter(|_| limiter.take(now + 60_000_000_000, 3)).count() as u64, ERRORS.burst);
     }
 }

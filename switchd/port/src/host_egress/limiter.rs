@@ -7,6 +7,7 @@
 
 use super::table::NOBODY;
 use hashbrown::HashMap;
+use switchd_wire::rate::{Bucket, Rate};
 
 /// Errors a second for one guest, and how many at once. Choices, as in the gateway's own.
 pub const ERRORS: Rate = Rate { second: 1000, burst: 100 };
@@ -15,31 +16,6 @@ pub const ECHOES: Rate = Rate { second: 5000, burst: 500 };
 const GUESTS_MAX: usize = 1024;
 /// Between two looks for buckets that can be forgotten.
 const SWEEP_EVERY: u64 = 1_000_000_000;
-
-#[derive(Clone, Copy)]
-pub struct Rate {
-    pub second: u64,
-    pub burst: u64,
-}
-
-impl Rate {
-    fn step(self) -> u64 {
-        1_000_000_000 / self.second
-    }
-}
-
-struct Bucket {
-    tokens: u64,
-    since: u64,
-}
-
-impl Bucket {
-    fn fill(&mut self, now: u64, rate: Rate) {
-        let earned = now.saturating_sub(self.since) / rate.step();
-        self.tokens = (self.tokens + earned).min(rate.burst);
-        self.since += earned * rate.step();
-    }
-}
 
 pub struct Limiter {
     rate: Rate,
@@ -58,20 +34,13 @@ impl Limiter {
         if self.guests.len() >= GUESTS_MAX && !self.guests.contains_key(&guest) {
             if now >= self.swept + SWEEP_EVERY {
                 self.swept = now;
-                self.guests.retain(|_, bucket| {
-                    bucket.fill(now, rate);
-                    bucket.tokens < rate.burst
-                });
+                self.guests.retain(|_, bucket| !bucket.is_full(now, rate));
             }
             if self.guests.len() >= GUESTS_MAX {
                 guest = NOBODY;
             }
         }
-        let bucket = self.guests.entry(guest).or_insert(Bucket { tokens: rate.burst, since: now });
-        bucket.fill(now, rate);
-        let granted = bucket.tokens > 0;
-        bucket.tokens -= u64::from(granted);
-        granted
+        self.guests.entry(guest).or_insert(Bucket::full(now, rate)).take(now, rate)
     }
 }
 
