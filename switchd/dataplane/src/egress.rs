@@ -21,7 +21,7 @@ use crate::drops::DropReason;
 use crate::ingress::{Carry, Class};
 use crate::mirrors::Mirrors;
 use crate::peer::{FOR_BOND, FOR_GUESTS, FROM_BOND};
-use crate::rim::{Cleared, Direction, PortId, Rim, Transmit};
+use crate::rim::{Cleared, ClearedRun, Direction, PortId, Rim, Transmit};
 use crate::table::{Mode, NONE, Network, Port, Role};
 use switchd_wire::Frame;
 use switchd_wire::parse::TPID_PEER;
@@ -56,6 +56,14 @@ impl<R: Rim> Egress<'_, R> {
         let bytes = frame.len() as u64;
         let outcome = self.rim.transmit(Cleared { frame, port: PortId(out) });
         self.count(out, outcome, bytes);
+    }
+
+    /// The same for frames in a row, as many as the rim takes at once; returns how many.
+    #[inline]
+    pub fn offer_run(&mut self, frames: &[Frame], out: u32) -> usize {
+        let taken = self.rim.transmit_run(ClearedRun { frames, port: PortId(out) });
+        self.counters[out as usize].offered += taken as u64;
+        taken
     }
 
     /// Shows a frame to mirrors.

@@ -4,8 +4,8 @@
 //! 1. `stage` admits every frame (`ingress`) and hashes its addresses; `touch` then loads their buckets, so
 //!    that the misses of a whole burst overlap. Neither changes a table or a byte of a frame.
 //! 2. `route` learns and looks up: a frame sees what all frames before it have taught.
-//! 3. `send` shows the frame to its mirrors, changes tags and offers it to its ports. Frames between two
-//!    ports never overtake each other.
+//! 3. `send` (a file of its own) shows the frame to its mirrors, changes tags and offers it to its ports. Frames
+//!    between two ports never overtake each other.
 //!
 //! A source that was the previous frame's has been learned a moment ago; a destination that was the
 //! previous frame's is where it was, unless the table changed in between. The clock is an argument, and
@@ -13,15 +13,11 @@
 
 use crate::config::StpState;
 use crate::drops::DropReason;
-use crate::egress::{Egress, set_tci};
-use crate::gateway::Gateways;
-use crate::guards::{self, Guards};
-use crate::ingress::{self, Admitted, Carry, Class};
+use crate::guards;
+use crate::ingress::{self, Admitted};
 use crate::lookup::{self, Learning, Way};
 use crate::manage::Dataplane;
-use crate::notices::{DataplaneNotice, Notices};
-use crate::rim::{Direction, PortId, Rim};
-use crate::storm::Verdict;
+use crate::rim::{PortId, Rim};
 use crate::table::{NONE, Network, Role};
 use switchd_wire::frame::BURST;
 use switchd_wire::{Frame, TailSource};
@@ -40,9 +36,9 @@ impl Horizon {
 /// What is known of a frame between the passes.
 #[derive(Clone, Copy)]
 pub(crate) struct Staged {
-    outcome: Result<Admitted, DropReason>,
-    network: u32,
-    way: Way,
+    pub outcome: Result<Admitted, DropReason>,
+    pub network: u32,
+    pub way: Way,
 }
 
 impl Default for Staged {
@@ -244,126 +240,6 @@ impl Dataplane {
             route_one(network, staged, port, tick, &mut train, &mut learning);
         }
     }
-
-    /// `first` is the place of the first frame in its burst. Returns how many frames would flood, and those
-    /// that are to be looked at once more, a bit each.
-    fn send<R: Rim>(
-        &mut self,
-        now: u64,
-        port: u32,
-        horizon: Horizon,
-        frames: &mut [Frame],
-        first: usize,
-        rim: &mut R,
-    ) -> (u64, u64) {
-        // Told apart so that guests' frames do not pay for what only uplinks have.
-        match self.ports[port as usize].uplink {
-            None => self.send_from::<R, false>(now, port, Horizon::OPEN, frames, first, rim),
-            Some(_) => self.send_from::<R, true>(now, port, horizon, frames, first, rim),
-        }
-    }
-
-    fn send_from<R: Rim, const SHARED: bool>(
-        &mut self,
-        now: u64,
-        port: u32,
-        horizon: Horizon,
-        frames: &mut [Frame],
-        first: usize,
-        rim: &mut R,
-    ) -> (u64, u64) {
-        let Dataplane {
-            ports, counters, networks, mirrors, staged, bonds, guards, notices, gateways, ..
-        } = self;
-        let here = &ports[port as usize];
-        let (mut forwarded, mut flooded) = (0, 0);
-        let (mut floods, mut aside) = (0, 0);
-        let mut egress = Egress { ports, counters, mirrors, rim, bonds, now, from: port };
-        for (at, (frame, staged)) in frames.iter_mut().zip(staged.iter()).enumerate() {
-            let mut watched = here.mirrors_rx;
-            if SHARED {
-                watched |= networks.get(staged.network as usize).map_or(0, |network| network.mirrors_rx);
-            }
-            if watched != 0 {
-                egress.show(watched, port, Direction::Rx, frame);
-            }
-            let admitted = match &staged.outcome {
-                Ok(admitted) => admitted,
-                Err(DropReason::ReservedGroup | DropReason::NoNetwork) => {
-                    aside |= 1 << at;
-                    continue;
-                }
-                Err(reason) => {
-                    egress.counters[port as usize].dropped_in.count(*reason, 1);
-                    continue;
-                }
-            };
-            let network = &mut networks[staged.network as usize];
-            if SHARED && network.uplink_stp != StpState::Forwarding {
-                egress.counters[port as usize].dropped_in.count(DropReason::StpBlocked, 1);
-                continue;
-            }
-            let way = if !SHARED || horizon.only == NONE { staged.way } else { Way::Port(horizon.only) };
-            match way {
-                Way::Port(out) if out == port => {
-                    egress.counters[port as usize].dropped_in.count(DropReason::SamePort, 1);
-                }
-                Way::Port(out) if SHARED && out == horizon.skip => {
-                    egress.counters[port as usize].dropped_in.count(DropReason::SplitHorizon, 1);
-                }
-                Way::Port(out) => {
-                    network.counters.forwarded += 1;
-                    network.counters.offered += 1;
-                    forwarded += 1;
-                    let mut class = admitted.class;
-                    if !class.is_plain() {
-                        class = enter(frame, admitted);
-                    }
-                    if class.is_plain() && egress.ports[out as usize].express {
-                        egress.offer_plain(frame, out);
-                    } else if egress.ports[out as usize].is_open_station() {
-                        egress.show(egress.ports[out as usize].mirrors_tx, out, Direction::Tx, frame);
-                        gateways.arrive(first + at, out, port);
-                    } else {
-                        egress.offer(frame, &mut class, network, out);
-                    }
-                }
-                Way::Flood if guards.is_probe(frame) => aside |= 1 << at,
-                Way::Flood if !SHARED && !pass(guards, notices, now, port) => {
-                    floods += 1;
-                    egress.counters[port as usize].dropped_in.count(DropReason::Storm, 1);
-                }
-                Way::Flood => match flood(&mut egress, frame, admitted, network, port, horizon.skip)
-                    + group(&mut egress, frame, admitted, network, port, first + at, gateways)
-                {
-                    0 => egress.counters[port as usize].dropped_in.count(DropReason::NoReceiver, 1),
-                    fanout => {
-                        network.counters.flooded += 1;
-                        network.counters.fanout += fanout;
-                        network.counters.offered += fanout;
-                        flooded += 1;
-                    }
-                },
-            }
-        }
-        counters[port as usize].forwarded += forwarded;
-        counters[port as usize].flooded += flooded;
-        (if SHARED { 0 } else { flooded + floods }, aside)
-    }
-}
-
-/// May a guest's port flood one more frame?
-#[inline]
-fn pass(guards: &mut Guards, notices: &mut Notices, now: u64, port: u32) -> bool {
-    let storm = &mut guards.ports[port as usize].storm;
-    match storm.judge(now) {
-        Verdict::Pass => true,
-        Verdict::Cut => false,
-        Verdict::Began => {
-            notices.tell(DataplaneNotice::Storm { port: PortId(port), limit: storm.limit() });
-            false
-        }
-    }
 }
 
 /// Learns the source of one frame and looks up its destination.
@@ -392,71 +268,6 @@ fn route_one(
         train.way = Way::Flood;
     }
     staged.way = train.way;
-}
-
-/// Takes the uplink's tag off, and makes a priority tag the VLAN's: what the mirrors saw is over.
-fn enter(frame: &mut Frame, admitted: &Admitted) -> Class {
-    if admitted.class.pops() {
-        frame.pop_tag();
-    }
-    match admitted.class.carry() {
-        Carry::Priority => {
-            set_tci(frame, admitted.class.tci());
-            admitted.class.carried(Carry::Tagged)
-        }
-        carry => admitted.class.carried(carry),
-    }
-}
-
-/// Offers a frame to every other port that is up and a member of its VLAN; returns how many these are.
-#[inline(never)]
-fn flood<R: Rim>(
-    egress: &mut Egress<'_, R>,
-    frame: &mut Frame,
-    admitted: &Admitted,
-    network: &Network,
-    port: u32,
-    skip: u32,
-) -> u64 {
-    let mut class = enter(frame, admitted);
-    let mut fanout = 0;
-    for &out in &network.flood {
-        let to = &egress.ports[out as usize];
-        if out == port || out == skip || !to.is_member(class.fid()) {
-            continue;
-        }
-        if class.is_plain() && to.express {
-            egress.offer_plain(frame, out);
-        } else {
-            egress.offer(frame, &mut class, network, out);
-        }
-        fanout += 1;
-    }
-    fanout
-}
-
-/// Offers a frame for a group to the network's gateways; returns how many these are.
-#[inline]
-fn group<R: Rim>(
-    egress: &mut Egress<'_, R>,
-    frame: &mut Frame,
-    admitted: &Admitted,
-    network: &Network,
-    port: u32,
-    at: usize,
-    gateways: &mut Gateways,
-) -> u64 {
-    // They stand outside of the network's named VLANs.
-    if network.stations.is_empty() || admitted.destination != 0 || admitted.class.fid() != 0 {
-        return 0;
-    }
-    let mut fanout = 0;
-    for &out in network.stations.iter().filter(|&&out| out != port) {
-        egress.show(egress.ports[out as usize].mirrors_tx, out, Direction::Tx, frame);
-        gateways.arrive(at, out, port);
-        fanout += 1;
-    }
-    fanout
 }
 
 /// The previous frame's addresses and what was found for them.

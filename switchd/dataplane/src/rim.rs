@@ -42,6 +42,24 @@ impl Cleared<'_> {
     }
 }
 
+/// Frames that passed the egress stage, all for one port: in the order in which they are to leave.
+pub struct ClearedRun<'a> {
+    pub(crate) frames: &'a [Frame],
+    pub(crate) port: PortId,
+}
+
+impl ClearedRun<'_> {
+    #[inline]
+    pub fn port(&self) -> PortId {
+        self.port
+    }
+
+    #[inline]
+    pub fn frames(&self) -> &[Frame] {
+        self.frames
+    }
+}
+
 /// What became of a cleared frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Transmit {
@@ -56,6 +74,12 @@ pub enum Transmit {
 
 pub trait Rim {
     fn transmit(&mut self, cleared: Cleared<'_>) -> Transmit;
+
+    /// Takes over frames from the front of a run, as many as leave without ado: [`Transmit::Queued`]. Returns how
+    /// many; the next one is to go through [`Rim::transmit`].
+    fn transmit_run(&mut self, _run: ClearedRun<'_>) -> usize {
+        0
+    }
 
     /// Shows a frame to a mirror at `port`. True when the mirror's filter wants it; if the mirror has a
     /// target port, the dataplane then sends a copy there.

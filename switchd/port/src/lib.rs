@@ -89,6 +89,11 @@ pub struct Flushed {
 pub trait Port: Send {
     fn receive(&mut self, frames: &mut [Frame], arena: &mut Arena) -> Received;
     fn send(&mut self, frame: &mut Frame, arena: &Arena) -> Sent;
+    /// Queues frames from the front of `frames`, without offloads, as many as it can all at once; returns how
+    /// many. The next one is to be offered by [`Port::send`].
+    fn send_run(&mut self, _frames: &[Frame], _arena: &Arena) -> usize {
+        0
+    }
     fn flush(&mut self, arena: &Arena) -> Flushed;
     /// Whether frames that are queued still name bytes of the arena that they were sent with.
     fn queues_tails(&self) -> bool {

@@ -5,7 +5,7 @@
 
 use super::table::{MirrorSlot, PortSlot, Target};
 use switchd_capture::ring::Meta;
-use switchd_dataplane::rim::Cleared;
+use switchd_dataplane::rim::{Cleared, ClearedRun};
 use switchd_dataplane::{Dataplane, Direction, DropReason, MirrorId, PortId, Rim, Transmit};
 use switchd_port::{Arena, Decline, Declined, Flushed, Offloads, Port, Sent};
 use switchd_wire::frame::HEAD_MAX;
@@ -87,6 +87,19 @@ impl Rim for WorkerRim<'_> {
             Sent::Refused => Transmit::Dropped(DropReason::TransmitError),
             Sent::Down => Transmit::Dropped(DropReason::LinkDown),
         }
+    }
+
+    #[inline]
+    fn transmit_run(&mut self, run: ClearedRun<'_>) -> usize {
+        let port = run.port();
+        let Some(Some(slot)) = self.ports.get_mut(port.0 as usize) else { return 0 };
+        let Some(device) = slot.device.as_mut() else { return 0 };
+        let taken = device.send_run(run.frames(), self.arena);
+        if taken > 0 && !slot.queued {
+            slot.queued = true;
+            self.finisher.queued.push(port);
+        }
+        taken
     }
 
     fn mirror(&mut self, mirror: MirrorId, port: PortId, direction: Direction, frame: &Frame) -> bool {

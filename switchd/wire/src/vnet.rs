@@ -85,6 +85,12 @@ impl VnetHeader {
         raw
     }
 
+    /// Nothing is to be finished, and nothing vouched for.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        !(self.needs_csum | self.data_valid | self.is_gso())
+    }
+
     #[inline]
     pub fn is_gso(&self) -> bool {
         self.gso != Gso::None

@@ -191,13 +191,24 @@ fn run(world: &mut World, mut input: Input) {
                 let (count, len) = (usize::from(input.byte() % 100), usize::from(input.word()) % 9000);
                 let len = len.max(1);
                 let mut queued = 0;
-                for number in 0..count {
-                    let mut frame = Frame::default();
+                let mut burst: Vec<Frame> = (0..count).map(|_| Frame::default()).collect();
+                for (number, frame) in burst.iter_mut().enumerate() {
                     let head = len.min(frame.receive_area().len());
                     frame.receive_area()[..head].fill(number as u8);
                     let tail = arena.token(number % BURST, len - head);
                     frame.arrived(head, tail, VnetHeader::default());
-                    queued += u64::from(port.send(&mut frame, arena) == Sent::Queued);
+                }
+                let mut next = 0;
+                while next < count {
+                    if step & 8 != 0 {
+                        let run = port.send_run(&burst[next..], arena);
+                        queued += run as u64;
+                        next += run;
+                    }
+                    if let Some(frame) = burst.get_mut(next) {
+                        queued += u64::from(port.send(frame, arena) == Sent::Queued);
+                        next += 1;
+                    }
                 }
                 let flushed = port.flush(arena);
                 arena.end();

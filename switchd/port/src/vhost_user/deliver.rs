@@ -14,7 +14,7 @@ use switchd_wire::Frame;
 use switchd_wire::vnet::VNET_LEN;
 
 /// Of a frame that is finished and in one chain (virtio 1.2, 5.1.6.1).
-const PLAIN_HEADER: [u8; HEADER_MAX] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+pub(super) const PLAIN_HEADER: [u8; HEADER_MAX] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Wrote {
@@ -82,7 +82,7 @@ impl Delivery<'_> {
         let mapping = self.memory.mapping(&piece).ok_or(lost)?;
         let vnet = &frame.vnet;
         let written = match self.header_len {
-            HEADER_MAX if !(vnet.needs_csum | vnet.data_valid | vnet.is_gso()) => {
+            HEADER_MAX if vnet.is_plain() => {
                 // A line that nobody writes to stays in both caches.
                 (piece.header_apart() && mapping.holds(piece.at, &PLAIN_HEADER))
                     || mapping.write(piece.at, &PLAIN_HEADER)
@@ -108,7 +108,7 @@ impl Delivery<'_> {
     fn header(&self, frame: &Frame, chains: u16) -> [u8; HEADER_MAX] {
         let mut header = [0; HEADER_MAX];
         let vnet = &frame.vnet;
-        if vnet.needs_csum | vnet.data_valid | vnet.is_gso() {
+        if !vnet.is_plain() {
             header[..VNET_LEN].copy_from_slice(&vnet.emit());
             if !self.checks {
                 header[0] = 0;
@@ -185,7 +185,7 @@ impl Delivery<'_> {
 
 /// Writes the `left` bytes of a tail to `at`.
 #[inline(never)]
-fn write_tail(mapping: &Mapping, mut at: usize, tail: &TailBytes<'_>, mut left: usize) -> bool {
+pub(super) fn write_tail(mapping: &Mapping, mut at: usize, tail: &TailBytes<'_>, mut left: usize) -> bool {
     match *tail {
         TailBytes::Own([]) => true,
         TailBytes::Own(bytes) => mapping.write(at, bytes),

@@ -42,6 +42,8 @@ mod packed_tests;
 pub(crate) mod pieces;
 mod port;
 mod ring;
+mod runs;
+mod sending;
 mod session;
 mod split;
 mod take;
@@ -55,6 +57,8 @@ mod tests_lines;
 mod tests_models;
 #[cfg(test)]
 mod tests_oracle;
+#[cfg(test)]
+mod tests_runs;
 #[cfg(test)]
 mod tests_wakeups;
 

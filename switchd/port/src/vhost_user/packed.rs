@@ -326,6 +326,13 @@ impl Packed {
         self.returned = self.returned.after(chain.count, self.size);
     }
 
+    /// Returns, unwritten, all chains that were taken.
+    pub fn give_back_taken(&mut self) {
+        while let Some(chain) = self.taken.front() {
+            self.give_back(chain.id, 0);
+        }
+    }
+
     /// Shows the driver what was returned. True: it wants to be interrupted (2.8.10).
     #[inline]
     pub fn publish(&mut self) -> bool {

@@ -21,24 +21,24 @@
 
 use super::PAIRS_MAX;
 use super::control::announcement;
-use super::deliver::{Delivery, Gathered, Wrote};
-use super::device::{Device, feature};
+use super::deliver::Gathered;
+use super::device::Device;
 use super::fault::Fault;
 use super::pieces::{PIECES_BURST, Pieces};
+use super::ring::Virtqueue;
+use super::sending::interrupt;
 use super::session::{Held, Peer, Shared, start};
 use super::split::AHEAD;
 use super::take::Taking;
-use crate::arena::TailBytes;
 use crate::memory::takes;
 use crate::{Arena, Flushed, Offloads, Port, Received, Sent};
 use rustix::event::epoll;
 use rustix::time::Timespec;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use switchd_wire::Frame;
-use switchd_wire::frame::BURST;
 
 /// As for taps: a burst's superframes are still in the cache when they are sent.
 pub const BYTE_BUDGET: usize = 256 * 1024;
@@ -46,27 +46,27 @@ pub const BYTE_BUDGET: usize = 256 * 1024;
 pub struct VhostUserPort {
     pub(super) shared: Arc<Shared>,
     /// During a burst.
-    held: Option<Held>,
-    /// Ring and head of each chain of the burst that was received and is not yet over.
-    taken: Vec<(u16, u16)>,
+    pub(super) held: Option<Held>,
+    /// Chains of the burst that was received and is not yet over.
+    pub(super) taken: usize,
     /// Rings that frames of this burst may be sent to; none: nothing was sent yet.
-    outlets: Vec<u16>,
+    pub(super) outlets: Vec<u16>,
     /// The session is at work: what is left of the burst does not wait for it either.
-    barred: bool,
+    pub(super) barred: bool,
     /// Outcome of what was sent since the last flush.
-    flushed: Flushed,
+    pub(super) flushed: Flushed,
     /// A ring to the guest broke a rule.
-    failed: Option<(usize, Fault)>,
+    pub(super) failed: Option<(usize, Fault)>,
     /// What of the device the worker has been told.
-    changes: u64,
-    offloads: Offloads,
+    pub(super) changes: u64,
+    pub(super) offloads: Offloads,
     up: bool,
     /// Notices are asked for: a wake-up is to be taken off the watch.
     armed: bool,
     /// The ring to begin with, so that none starves the others.
     turn: usize,
     pieces: Pieces,
-    gathered: Gathered,
+    pub(super) gathered: Gathered,
 }
 
 impl VhostUserPort {
@@ -81,7 +81,7 @@ impl VhostUserPort {
         VhostUserPort {
             shared,
             held: None,
-            taken: Vec::with_capacity(BURST),
+            taken: 0,
             outlets: Vec::with_capacity(PAIRS_MAX),
             barred: false,
             flushed: Flushed::default(),
@@ -135,7 +135,7 @@ impl Port for VhostUserPort {
             return received;
         }
         match self.take_burst(&mut device, frames, arena, &mut received) {
-            Ok(()) if self.taken.is_empty() => received.polls = true,
+            Ok(()) if self.taken == 0 => received.polls = true,
             Ok(()) => {
                 received.more = true;
                 self.held = Some(device);
@@ -146,7 +146,7 @@ impl Port for VhostUserPort {
             Err((ring, fault)) => {
                 // What was read of it is not to be trusted either.
                 received = Received { changed: true, ..Received::default() };
-                self.taken.clear();
+                self.taken = 0;
                 self.fail(&mut device, ring, fault);
             }
         }
@@ -170,6 +170,13 @@ impl Port for VhostUserPort {
         self.deliver(frame, arena)
     }
 
+    fn send_run(&mut self, frames: &[Frame], arena: &Arena) -> usize {
+        if self.outlets.is_empty() && (self.barred || !self.open()) {
+            return 0;
+        }
+        self.deliver_run(frames, arena)
+    }
+
     fn flush(&mut self, _: &Arena) -> Flushed {
         self.barred = false;
         self.gathered.wasted = 0;
@@ -184,7 +191,7 @@ impl Port for VhostUserPort {
     }
 
     fn burst_done(&mut self) {
-        if !self.taken.is_empty() {
+        if self.taken > 0 {
             self.give_back();
         }
         if self.outlets.is_empty() {
@@ -236,7 +243,7 @@ impl Port for VhostUserPort {
 
 impl VhostUserPort {
     /// Rings that broke a rule are touched no more; the session ends the connection.
-    fn fail(&mut self, device: &mut Device, ring: usize, fault: Fault) {
+    pub(super) fn fail(&mut self, device: &mut Device, ring: usize, fault: Fault) {
         // Zeroes where memory was explain the rest.
         let fault = if device.memory.is_dead() { Fault::Shrunk } else { fault };
         let fault = device.fault.get_or_insert_with(|| format!("ring {ring}: {fault}"));
@@ -278,28 +285,35 @@ impl VhostUserPort {
             let index = 2 * ((self.turn + step) % pairs) + 1;
             let Some(queue) = &mut rings[index].running else { continue };
             let fault = |fault| (index, fault);
-            let wanted = limit - self.taken.len();
+            let wanted = limit - self.taken;
             let ready = queue.look_ahead(wanted, wanted, memory, want).map_err(fault)?;
+            let last = self.taken + ready.min(wanted);
             // A chain without a frame uses up the budget too, so the loop ends.
-            for _ in 0..ready.min(wanted) {
-                if bytes >= BYTE_BUDGET || pieces >= PIECES_BURST {
-                    break;
-                }
+            while self.taken < last && bytes < BYTE_BUDGET && pieces < PIECES_BURST {
                 let slot = received.frames;
+                if let Virtqueue::Split(ring) = queue {
+                    let (chains, left) = (last - self.taken, BYTE_BUDGET - bytes);
+                    let (run, len) = taking.run(ring, chains, &mut frames[slot..], arena, slot, left);
+                    received.frames += run;
+                    self.taken += run;
+                    (bytes, pieces) = (bytes + len, pieces + run);
+                    if run > 0 {
+                        continue;
+                    }
+                }
                 let frame = &mut frames[slot];
-                let chain = queue.ready(0);
-                queue.prefetch_soon(memory, want);
-                let (head, taken) = match &chain.piece {
+                let taken = match queue.ready(0).piece {
                     Some(piece) => {
                         pieces += 1;
-                        (chain.head, taking.one(piece, frame, arena, slot))
+                        taking.one(&piece, frame, arena, slot)
                     }
                     None => {
                         self.pieces.clear();
-                        let head = queue.peek(0, memory, &mut self.pieces).map_err(fault)?;
-                        let Some(head) = head else { break };
+                        if queue.peek(0, memory, &mut self.pieces).map_err(fault)?.is_none() {
+                            break;
+                        }
                         pieces += self.pieces.count();
-                        (head, taking.any(&self.pieces, frame, arena, slot))
+                        taking.any(&self.pieces, frame, arena, slot)
                     }
                 };
                 match taken.map_err(fault)? {
@@ -310,7 +324,7 @@ impl VhostUserPort {
                     Err(_) => received.unreadable += 1,
                 }
                 queue.advance(1);
-                self.taken.push((index as u16, head));
+                self.taken += 1;
             }
         }
         if memory.is_dead() {
@@ -321,18 +335,14 @@ impl VhostUserPort {
 
     /// Returns the chains of the burst.
     fn give_back(&mut self) {
-        let Some(mut held) = self.held.take() else { return self.taken.clear() };
+        self.taken = 0;
+        let Some(mut held) = self.held.take() else { return };
         let device = &mut *held;
         if device.fault.is_none() {
-            for &(ring, head) in &self.taken {
-                if let Some(queue) = &mut device.rings[usize::from(ring)].running {
-                    queue.give_back(head, 0);
-                }
-            }
             for ring in device.rings.iter_mut().skip(1).step_by(2) {
-                if let Some(queue) = &mut ring.running
-                    && queue.publish()
-                {
+                let Some(queue) = &mut ring.running else { continue };
+                queue.give_back_taken();
+                if queue.publish() {
                     interrupt(ring.call.as_ref());
                 }
             }
@@ -342,118 +352,6 @@ impl VhostUserPort {
                 self.shared.ring_worker();
             }
         }
-        self.taken.clear();
         self.held = Some(held);
     }
-
-    /// Before the first frame of a burst to the guest. False: no ring to it runs.
-    fn open(&mut self) -> bool {
-        if self.held.is_none() {
-            self.held = self.shared.hold_soon();
-        }
-        let Some(device) = self.held.as_mut() else {
-            self.barred = true;
-            return true;
-        };
-        // What has changed since the last receive matters only where frames were judged by it.
-        let fits = device.changes == self.changes || device.offloads() == self.offloads;
-        if fits && device.is_up() {
-            let running =
-                device.rings.iter().enumerate().step_by(2).filter(|(_, ring)| ring.running.is_some());
-            self.outlets.extend(running.map(|(index, _)| index as u16));
-        }
-        if self.outlets.is_empty() && self.taken.is_empty() {
-            self.held = None;
-        }
-        !self.outlets.is_empty()
-    }
-
-    #[inline]
-    fn deliver(&mut self, frame: &Frame, arena: &Arena) -> Sent {
-        let tail = match frame.tail.len {
-            0 => Ok(TailBytes::Own(&[])),
-            _ => arena.tail(frame.tail),
-        };
-        let (Some(device), Ok(tail)) = (self.held.as_mut(), tail) else {
-            self.flushed.refused += 1;
-            return Sent::Queued;
-        };
-        if self.failed.is_some() {
-            self.flushed.refused += 1;
-            return Sent::Queued;
-        }
-        let index = match *self.outlets {
-            [only] => usize::from(only),
-            ref several => usize::from(several[spread(frame.head()) % several.len()]),
-        };
-        let header_len = device.header_len();
-        let (mergeable, checks) = (device.has(feature::MRG_RXBUF), device.has(feature::GUEST_CSUM));
-        let Device { rings, memory, .. } = &mut **device;
-        let delivery = Delivery { memory, header_len, mergeable, checks };
-        let Some(queue) = &mut rings[index].running else { return Sent::Refused };
-        match delivery.write(queue, frame, &tail, &mut self.gathered) {
-            Ok(Wrote::Done) => {
-                self.flushed.accepted += 1;
-                self.flushed.bytes += frame.len() as u64;
-            }
-            Ok(Wrote::NoRoom) => self.flushed.full += 1,
-            Ok(Wrote::TooSmall) => self.flushed.refused += 1,
-            Err(fault) => {
-                self.flushed.refused += 1;
-                self.failed = Some((index, fault));
-            }
-        }
-        Sent::Queued
-    }
-
-    /// Shows the guest what was written.
-    fn close(&mut self) {
-        self.outlets.clear();
-        let mut failed = self.failed.take();
-        let Some(mut held) = self.held.take() else { return };
-        let device = &mut *held;
-        for ring in device.rings.iter_mut().step_by(2) {
-            if let Some(queue) = &mut ring.running
-                && queue.publish()
-            {
-                interrupt(ring.call.as_ref());
-            }
-        }
-        if device.memory.is_dead() {
-            failed = Some((0, Fault::Shrunk));
-        }
-        if let Some((ring, fault)) = failed {
-            self.fail(device, ring, fault);
-            // The worker is told with the next receive.
-            self.changes = device.changes - 1;
-            self.shared.ring_worker();
-        }
-        if !self.taken.is_empty() {
-            self.held = Some(held);
-        }
-    }
-}
-
-fn interrupt(call: Option<&OwnedFd>) {
-    if let Some(call) = call {
-        // A full counter means that a call is under way already.
-        let _ = rustix::io::write(call, &1u64.to_ne_bytes());
-    }
-}
-
-/// Which of several rings a frame goes to: by the addresses, so that a flow stays in order.
-fn spread(head: &[u8]) -> usize {
-    let at = if head.get(12..14) == Some(&[0x81, 0]) { 16 } else { 12 };
-    let addresses = match head.get(at..at + 2) {
-        Some([0x08, 0x00]) => head.get(at + 14..at + 22),
-        Some([0x86, 0xdd]) => head.get(at + 10..at + 42),
-        _ => None,
-    };
-    let mac = head.get(..12).unwrap_or_default();
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    for word in mac.chunks_exact(4).chain(addresses.unwrap_or_default().chunks_exact(4)) {
-        let word = word.first_chunk().map_or(0, |&word| u32::from_le_bytes(word));
-        hash = (hash ^ u64::from(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    }
-    (hash ^ (hash >> 32)) as usize
 }

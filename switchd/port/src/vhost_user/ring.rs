@@ -101,6 +101,11 @@ impl Virtqueue {
         either!(self, ring => ring.give_back(head, len));
     }
 
+    /// Returns all chains that were taken, none of which was written to.
+    pub fn give_back_taken(&mut self) {
+        either!(self, ring => ring.give_back_taken());
+    }
+
     /// Shows the driver what was returned. True: it wants to be interrupted.
     #[inline]
     pub fn publish(&mut self) -> bool {

@@ -29,7 +29,7 @@ const INDIRECT: u16 = 4;
 /// Chains that are read ahead.
 pub const AHEAD: usize = 64;
 /// So many buffers are asked for at once, one to two groups before they are needed.
-const GROUP: u16 = 8;
+pub const GROUP: u16 = 8;
 
 /// A chain that was read ahead: one buffer within one region, unless it is `None` and to be walked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -286,8 +286,12 @@ impl Split {
         if self.waiting()? <= ahead && self.look()? <= ahead {
             return Ok(None);
         }
-        let entry = usize::from(self.next.get().wrapping_add(ahead) & (self.size - 1));
-        let head = self.available.load(4 + 2 * entry, Ordering::Relaxed);
+        let index = self.next.get().wrapping_add(ahead);
+        let head = if ahead < self.ahead.get().wrapping_sub(self.next.get()) {
+            self.window[usize::from(index) % AHEAD].head
+        } else {
+            self.available.load(4 + 2 * usize::from(index & (self.size - 1)), Ordering::Relaxed)
+        };
         if head >= self.size {
             return Err(Fault::Head { head, size: self.size });
         }
@@ -386,6 +390,14 @@ impl Split {
         raw[4..].copy_from_slice(&len.to_le_bytes());
         self.used.write(4 + 8 * entry, &raw);
         self.returned = Index::from(self.returned.get().wrapping_add(1));
+    }
+
+    /// Returns, unwritten, all chains that were taken. They are no more than [`AHEAD`], and were read ahead.
+    pub fn give_back_taken(&mut self) {
+        while self.returned.get() != self.next.get() {
+            let head = self.window[usize::from(self.returned.get()) % AHEAD].head;
+            self.give_back(head, 0);
+        }
     }
 
     /// Returns, unused, chains that another back-end had under way when this ring was handed over.

@@ -1,0 +1,105 @@
+//! Runs: the usual frames, one after the other.
+//!
+//! Usual is a split ring, a chain of one buffer that was read ahead, a frame without offloads. What is the same
+//! for all frames of a run is looked up once. A run ends before the first chain or frame that is anything else,
+//! a broken rule too: what `take` and `deliver` have to say of those, they say.
+
+use super::deliver::{Delivery, PLAIN_HEADER, write_tail};
+use super::pieces::{HEADER_MAX, Want};
+use super::split::{AHEAD, GROUP, Split};
+use super::take::Taking;
+use crate::Arena;
+use crate::arena::TailBytes;
+use switchd_wire::Frame;
+
+impl Taking<'_> {
+    /// Takes up to `chains` chains into `frames`, the first of which is the burst's `slot`, until there are
+    /// `limit` bytes of them. Returns how many were taken, and their bytes.
+    pub fn run(
+        &self,
+        ring: &mut Split,
+        chains: usize,
+        frames: &mut [Frame],
+        arena: &mut Arena,
+        slot: usize,
+        limit: usize,
+    ) -> (usize, usize) {
+        let (mut taken, mut bytes) = (0, 0);
+        for group in frames[..chains].chunks_mut(usize::from(GROUP)) {
+            ring.prefetch_soon(self.memory, self.want());
+            let mut done = 0;
+            for frame in &mut *group {
+                let Some(piece) = ring.ready(done).piece else { break };
+                let Ok(Ok(len)) = self.one(&piece, frame, arena, slot + taken + done) else { break };
+                (done, bytes) = (done + 1, bytes + len);
+            }
+            ring.advance(done as u16);
+            taken += done;
+            if done < group.len() || bytes >= limit {
+                break;
+            }
+        }
+        (taken, bytes)
+    }
+}
+
+impl Delivery<'_> {
+    /// Writes frames from the front of `frames`. Returns how many, and their bytes.
+    pub fn run(&self, ring: &mut Split, frames: &[Frame], arena: &Arena) -> (usize, u64) {
+        let (mut written, mut bytes) = (0, 0);
+        // The header that is meant for another layout takes the longer way.
+        if self.header_len != HEADER_MAX {
+            return (0, 0);
+        }
+        while let Ok(ready) = ring.look_ahead(1, AHEAD, self.memory, Want::Write)
+            && ready > 0
+        {
+            ring.prefetch_soon(self.memory, Want::Write);
+            let group = ready.min(usize::from(GROUP)).min(frames.len() - written);
+            let mut done = 0;
+            for frame in &frames[written..written + group] {
+                if !self.put(ring, done, frame, arena) {
+                    break;
+                }
+                (done, bytes) = (done + 1, bytes + frame.len() as u64);
+            }
+            ring.advance(done as u16);
+            written += done;
+            if done < group || written == frames.len() {
+                break;
+            }
+        }
+        (written, bytes)
+    }
+
+    /// Writes a frame into the chain that is `ahead` chains on, and returns that. False: one of the two is not
+    /// usual, and what may have been written there is written again.
+    #[inline(always)]
+    fn put(&self, ring: &mut Split, ahead: usize, frame: &Frame, arena: &Arena) -> bool {
+        let (ready, head) = (ring.ready(ahead), frame.head());
+        let need = HEADER_MAX + frame.len();
+        let Some(piece) = ready.piece.filter(|piece| piece.writable && piece.len as usize >= need) else {
+            return false;
+        };
+        let Some(mapping) = self.memory.mapping(&piece).filter(|_| frame.vnet.is_plain()) else {
+            return false;
+        };
+        let tail = match frame.tail.len {
+            0 => Ok(TailBytes::Own(&[])),
+            _ => arena.tail(frame.tail),
+        };
+        let Ok(tail) = tail else { return false };
+        let at = piece.at + HEADER_MAX;
+        // A line that nobody writes to stays in both caches.
+        let header = piece.header_apart() && mapping.holds(piece.at, &PLAIN_HEADER)
+            || mapping.write(piece.at, &PLAIN_HEADER);
+        let written = header
+            && mapping.write_short(at, head)
+            && (frame.tail.len == 0 || write_tail(mapping, at + head.len(), &tail, frame.tail.len as usize));
+        if written {
+            self.memory.mark_pieces(std::slice::from_ref(&piece), need);
+            ring.give_back(ready.head, need as u32);
+        }
+        written
+    }
+}
