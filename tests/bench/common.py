@@ -80,10 +80,10 @@ class Stage:
 
     def serve(self):
         """Starts the servers in `B`, and waits until `A` reaches them."""
-        servers = [(BIN / "bench-probe", "echo", "0.0.0.0:7"), (BIN / "bench-probe", "accept", "0.0.0.0:8"),
-                   ("iperf3", "-s")]
-        for words in servers:
-            self.start(*words, netns=self.guests[1], cpu="0,1")
+        servers = [("0,1", BIN / "bench-probe", "echo", "0.0.0.0:7"), ("1", BIN / "bench-probe", "echo", "0.0.0.0:9"),
+                   ("0,1", BIN / "bench-probe", "accept", "0.0.0.0:8"), ("0,1", "iperf3", "-s")]
+        for cpu, *words in servers:
+            self.start(*words, netns=self.guests[1], cpu=cpu)
         for _ in range(100):
             out = sh(*inside(self.guests[0], BIN / "bench-probe", "rtt", f"{self.target}:7", 1, 0), check=False)
             if out.split()[-1:] == ["0"]:
@@ -124,8 +124,10 @@ class Stage:
         time.sleep(0.05)
         return (self.received() - before) / spent / 1e6
 
-    def rtt(self, count, gap):
-        out = sh(*inside(self.guests[0], BIN / "bench-probe", "rtt", f"{self.target}:7", count, gap))
+    def rtt(self, count, gap, apart=False):
+        """Median, 99th percentile, lost. Both ends are where the scheduler puts them, or apart from the switch."""
+        cpu, port = ("1", 9) if apart else ("0,1", 7)
+        out = sh(*inside(self.guests[0], "taskset", "-c", cpu, BIN / "bench-probe", "rtt", f"{self.target}:{port}", count, gap))
         return [float(word) for word in out.split()]
 
     def connections(self, seconds):

@@ -149,18 +149,22 @@ def measures(rounds, seconds, quick):
     count = 200 if quick else 500
     rtt = {}
 
-    def median(stage):
-        rtt.setdefault(stage.name, []).append(stage.rtt(count, 2000))
-        return rtt[stage.name][-1][0]
+    def median(apart):
+        def measure(stage):
+            rtt.setdefault((stage.name, apart), []).append(stage.rtt(count, 2000, apart))
+            return rtt[stage.name, apart][-1][0]
+        return measure
 
     return [
         ("TCP out", "Gbit/s", 2, lambda s: s.tcp(seconds)),
         ("TCP in", "Gbit/s", 2, lambda s: s.tcp(seconds, "-R")),
         ("TCP connections", "1/s", 0, lambda s: s.connections(seconds)),
         ("UDP, 64-byte frames", "million/s delivered", 3, lambda s: s.frames(seconds)),
-        ("RTT p50, a probe every 2 ms", "µs", 1, median),
+        ("RTT p50, a probe every 2 ms, both ends on CPU 1", "µs", 1, median(True)),
         # Of the same probes.
-        ("RTT p99, a probe every 2 ms", "µs", 1, lambda s: rtt[s.name].pop(0)[1]),
+        ("RTT p99, both ends on CPU 1", "µs", 1, lambda s: rtt[s.name, True].pop(0)[1]),
+        ("RTT p50, a probe every 2 ms, both ends where the scheduler puts them", "µs", 1, median(False)),
+        ("RTT p99, both ends where the scheduler puts them", "µs", 1, lambda s: rtt[s.name, False].pop(0)[1]),
     ]
 
 

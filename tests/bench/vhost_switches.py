@@ -144,9 +144,13 @@ class Guests(Testpmd):
 class Switch:
     """A switch with two vhost-user sockets. `freeze` and `thaw` take it off the processor and give it back."""
 
+    count = 0
+
     def __init__(self, name, folder):
         self.name, self.processes, self.generator, self.netns = name, [], None, None
-        self.folder = folder / ("vh-" + "".join(c for c in name if c.isalnum()))
+        # Each part of the benchmark has switches of its own.
+        Switch.count += 1
+        self.folder = folder / f"vh{Switch.count}-{''.join(c for c in name if c.isalnum())}"
         self.folder.mkdir(parents=True)
         self.sockets = [self.folder / f"vh{n}" for n in (0, 1)]
         Stage.opened.append(self)
