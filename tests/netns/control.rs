@@ -218,6 +218,23 @@ fn damaged_state_files_are_told_and_nothing_is_lost() {
     let line = log.lines().find(|line| line.contains("desired.toml"));
     assert!(line.is_some_and(|line| line.contains("ERROR")), "not told as an error: {log}");
     switch.stop().ok();
+    // A folder in its place: told in the same way, and set aside when the file is written anew.
+    std::fs::remove_file(&file).expect("our folder");
+    std::fs::create_dir(&file).expect("our folder");
+    std::fs::write(file.join("within"), b"kept").expect("our folder");
+    switch.restart();
+    switch.ctl(&["network", "show", "one"]).ok();
+    let events = switch.events("state.damaged");
+    let told = format!("{}: cannot read it: Is a directory (os error 21)", file.display());
+    assert!(events.len() == 1 && events[0].contains(&told), "it does not name path and error: {events:?}");
+    switch.do_("network create three --kind isolated");
+    let aside = switch.setup().state().join("desired.toml.damaged");
+    assert_eq!(std::fs::read(aside.join("within")).expect("it is kept aside"), b"kept");
+    switch.crash();
+    switch.restart();
+    switch.ctl(&["network", "show", "three"]).ok();
+    assert!(switch.events("state.damaged").is_empty(), "the new file is whole");
+    switch.stop().ok();
     // Nothing of it is readable: it does not start over an empty state as if nothing had been.
     for entry in std::fs::read_dir(switch.setup().state()).expect("our folder").flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 /// Bytes of one file, the first line included.
 pub const MAX_FILE: usize = 16 << 20;
 
+/// Names that what is set aside may get.
+const ASIDE: usize = 9;
+
 const START: &str = "# switchd state 1, ";
 const END: &str = "; kept by switchd, change it with switchctl";
 
@@ -39,11 +42,20 @@ pub(crate) enum Found<T> {
     Previous(T, String),
 }
 
-/// Why a file cannot be used, and in which line.
+/// Why a file cannot be used, and in which line if it could be read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Fault {
-    line: usize,
+    line: Option<usize>,
     reason: String,
+}
+
+impl Fault {
+    fn of(&self, path: &Path) -> String {
+        match self.line {
+            Some(line) => format!("{}, line {line}: {}", path.display(), self.reason),
+            None => format!("{}: {}", path.display(), self.reason),
+        }
+    }
 }
 
 impl Document {
@@ -57,7 +69,7 @@ impl Document {
         parse: impl Fn(&str) -> Result<T, toml::de::Error>,
     ) -> Result<Found<T>, StoreError> {
         let prev = self.beside("prev");
-        let current = self.read(fs, &self.path, &parse)?;
+        let current = read(fs, &self.path, &parse);
         self.current = match &current {
             Some(Ok(_)) => Current::Good,
             Some(Err(_)) => Current::Damaged,
@@ -71,47 +83,22 @@ impl Document {
             Some(Err(fault)) => Some(fault),
             None => None,
         };
-        match (fault, self.read(fs, &prev, &parse)?) {
-            (None, None) => Ok(Found::Nothing),
-            (Some(Fault { line, reason }), Some(Ok((value, _)))) => Ok(Found::Previous(
-                value,
-                format!("{}, line {line}: {reason}; {} is used instead", self.path.display(), prev.display()),
-            )),
-            (None, Some(Ok((value, _)))) => Ok(Found::Previous(
-                value,
-                format!("{} is missing; {} is used instead", self.path.display(), prev.display()),
-            )),
-            (Some(Fault { line, reason }), before) => Err(StoreError::Damaged {
-                path: self.path.clone(),
-                line,
-                reason,
-                prev: match before {
-                    Some(Err(fault)) => {
-                        format!("and {}, line {}: {}", prev.display(), fault.line, fault.reason)
-                    }
-                    _ => format!("and there is no {}", prev.display()),
-                },
-                help: self.help.to_owned(),
-            }),
-            (None, Some(Err(fault))) => Err(StoreError::Damaged {
-                path: prev,
-                line: fault.line,
-                reason: fault.reason,
-                prev: format!("and there is no {}", self.path.display()),
-                help: self.help.to_owned(),
-            }),
-        }
-    }
-
-    #[allow(clippy::type_complexity)]
-    fn read<T>(
-        &self,
-        fs: &impl Fs,
-        path: &Path,
-        parse: impl Fn(&str) -> Result<T, toml::de::Error>,
-    ) -> Result<Option<Result<(T, String), Fault>>, StoreError> {
-        let bytes = fs.read(path, MAX_FILE).map_err(failed(path, "read it"))?;
-        Ok(bytes.map(|bytes| check(&bytes, parse)))
+        let (wrong, before) = match (fault, read(fs, &prev, &parse)) {
+            (None, None) => return Ok(Found::Nothing),
+            (fault, Some(Ok((value, _)))) => {
+                let wrong = match fault {
+                    Some(fault) => fault.of(&self.path),
+                    None => format!("{} is missing", self.path.display()),
+                };
+                return Ok(Found::Previous(value, format!("{wrong}; {} is used instead", prev.display())));
+            }
+            (Some(fault), Some(Err(before))) => (fault.of(&self.path), format!("and {}", before.of(&prev))),
+            (Some(fault), None) => (fault.of(&self.path), format!("and there is no {}", prev.display())),
+            (None, Some(Err(before))) => {
+                (before.of(&prev), format!("and there is no {}", self.path.display()))
+            }
+        };
+        Err(StoreError::Damaged { wrong, prev: before, help: self.help })
     }
 
     /// Replaces the file. Nothing is done if it holds this text already.
@@ -126,13 +113,12 @@ impl Document {
         // From here on until the end nobody knows which one a crash would leave.
         self.last = None;
         let new = self.beside("new");
-        fs.write(&new, file.as_bytes()).map_err(failed(&new, "write it"))?;
+        instead_of_folder(fs, &new, || fs.write(&new, file.as_bytes())).map_err(failed(&new, "write it"))?;
         fs.sync(&new).map_err(failed(&new, "sync it"))?;
         match self.current {
             Current::Good => self.keep_previous(fs)?,
             Current::Damaged => {
-                let damaged = self.beside("damaged");
-                present(fs.rename(&self.path, &damaged)).map_err(failed(&damaged, "rename to it"))?;
+                present(set_aside(fs, &self.path)).map_err(failed(&self.path, "set it aside"))?;
             }
             Current::Missing => {}
         }
@@ -149,18 +135,70 @@ impl Document {
     fn keep_previous(&self, fs: &impl Fs) -> Result<(), StoreError> {
         let (prev, linked) = (self.beside("prev"), self.beside("prev-new"));
         present(fs.remove(&linked)).map_err(failed(&linked, "remove it"))?;
-        match fs.link(&self.path, &linked) {
-            Ok(()) => fs.rename(&linked, &prev).map_err(failed(&prev, "replace it")),
-            Err(_) => present(fs.rename(&self.path, &prev)).map_err(failed(&prev, "replace it")),
-        }
+        let from = if fs.link(&self.path, &linked).is_ok() { &linked } else { &self.path };
+        let replaced = match instead_of_folder(fs, &prev, || fs.rename(from, &prev)) {
+            // A folder came to the file's place meanwhile: what is before it stays.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => set_aside(fs, from),
+            other => other,
+        };
+        present(replaced).map_err(failed(&prev, "replace it"))
     }
 
     fn beside(&self, extension: &str) -> PathBuf {
-        let mut path = self.path.clone().into_os_string();
-        path.push(".");
-        path.push(extension);
-        path.into()
+        beside(&self.path, extension)
     }
+}
+
+fn beside(path: &Path, extension: &str) -> PathBuf {
+    let mut path = path.to_owned().into_os_string();
+    path.push(".");
+    path.push(extension);
+    path.into()
+}
+
+/// `None`: there is no such file. What cannot be read for another reason is as bad as a damaged one.
+#[allow(clippy::type_complexity)]
+fn read<T>(
+    fs: &impl Fs,
+    path: &Path,
+    parse: impl Fn(&str) -> Result<T, toml::de::Error>,
+) -> Option<Result<(T, String), Fault>> {
+    match fs.read(path, MAX_FILE) {
+        Ok(bytes) => Some(check(&bytes?, parse)),
+        Err(error) => Some(Err(Fault { line: None, reason: format!("cannot read it: {error}") })),
+    }
+}
+
+/// Does what needs a file or nothing at `path`. A folder there is set aside.
+fn instead_of_folder(fs: &impl Fs, path: &Path, act: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    match act() {
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            set_aside(fs, path)?;
+            act()
+        }
+        other => other,
+    }
+}
+
+/// Renames it to `.damaged`, in place of an older file of that name; if one of the two is a folder, to the first
+/// of [`ASIDE`] numbered names that takes it.
+fn set_aside(fs: &impl Fs, path: &Path) -> io::Result<()> {
+    use io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory};
+    let mut outcome = fs.rename(path, &beside(path, "damaged"));
+    for number in 2..=ASIDE {
+        match &outcome {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    AlreadyExists | DirectoryNotEmpty | IsADirectory | NotADirectory
+                ) =>
+            {
+                outcome = fs.rename(path, &beside(path, &format!("damaged-{number}")));
+            }
+            _ => break,
+        }
+    }
+    outcome
 }
 
 fn failed(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> StoreError + use<> {
@@ -188,7 +226,7 @@ fn checksum(bytes: &[u8]) -> u64 {
 }
 
 fn check<T>(bytes: &[u8], parse: impl Fn(&str) -> Result<T, toml::de::Error>) -> Result<(T, String), Fault> {
-    let fault = |line, reason: String| Err(Fault { line, reason });
+    let fault = |line, reason: String| Err(Fault { line: Some(line), reason });
     if bytes.len() > MAX_FILE {
         return fault(1, format!("the file has more than {MAX_FILE} bytes"));
     }

@@ -56,7 +56,11 @@ impl Fs for Disk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        if !file.metadata()?.is_file() {
+        let kind = file.metadata()?.file_type();
+        if kind.is_dir() {
+            return Err(rustix::io::Errno::ISDIR.into());
+        }
+        if !kind.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         }
         let mut bytes = Vec::new();

@@ -9,7 +9,8 @@
 //! A file is written to a temporary name beside it, synced, and renamed; then the folder is synced. So a
 //! crash or power cut at any moment leaves the old or the new content. The first line carries length and
 //! checksum of the rest: a file that is torn or was changed by hand is noticed, and the one before is used
-//! instead, with a warning; it is kept as `.damaged` when the next one is written. If there is nothing good,
+//! instead, with a warning; it is kept as `.damaged` when the next one is written. So is what cannot be read at
+//! all, such as a folder of the file's name. If there is nothing good,
 //! the start fails and says where and what to do: an empty configuration in its place would take every
 //! guest's network away.
 //!
@@ -40,14 +41,14 @@ pub enum StoreError {
     #[error("{path}: cannot {what}: {error}")]
     Io { path: PathBuf, what: &'static str, error: io::Error },
     /// Neither the file nor the one before it can be used.
-    #[error("{path}, line {line}: {reason} ({prev}); {help}")]
+    #[error("{wrong} ({prev}); {help}")]
     Damaged {
-        path: PathBuf,
-        line: usize,
-        reason: String,
+        /// Path, line and reason.
+        wrong: String,
         /// What is wrong with the file before it.
         prev: String,
-        help: String,
+        /// What to do.
+        help: &'static str,
     },
     #[error("{path}: {size} bytes are more than the {MAX_FILE} that a state file may have")]
     TooLarge { path: PathBuf, size: usize },
@@ -60,7 +61,7 @@ pub enum StoreError {
 pub struct Loaded {
     /// `None`: nothing was ever saved here.
     pub desired: Option<Desired>,
-    /// A file was damaged and the one before was used.
+    /// A file was damaged or unreadable, and the one before was used.
     pub warnings: Vec<String>,
 }
 

@@ -154,6 +154,47 @@ fn a_damaged_file_is_set_aside_by_the_next_save() {
     assert_eq!(reopen(dir.path()).desired, Some(desired(1)));
 }
 
+/// Every file's name is a folder's, with something in it, once or twice.
+#[test]
+fn a_folder_in_a_files_place_is_set_aside_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let folder_at = |name: &str| {
+        if path(name).is_file() {
+            fs::remove_file(path(name)).unwrap();
+        }
+        fs::create_dir(path(name)).unwrap();
+        fs::write(path(name).join("within"), name).unwrap();
+    };
+    let (mut store, _) = Store::open(dir.path()).unwrap();
+    store.save_desired(&desired(1)).unwrap();
+    store.save_desired(&desired(2)).unwrap();
+    for (round, aside) in [(3, "desired.toml.damaged"), (4, "desired.toml.damaged-2")] {
+        folder_at("desired.toml");
+        let (mut store, loaded) = Store::open(dir.path()).unwrap();
+        assert_eq!(loaded.desired, Some(desired(1)), "the one before");
+        let told =
+            format!("{}: cannot read it: Is a directory (os error 21); ", path("desired.toml").display());
+        assert!(loaded.warnings.len() == 1 && loaded.warnings[0].starts_with(&told), "{:?}", loaded.warnings);
+        store.save_desired(&desired(round)).unwrap();
+        assert_eq!(fs::read_to_string(path(aside).join("within")).unwrap(), "desired.toml");
+        assert_eq!(reopen(dir.path()), Loaded { desired: Some(desired(round)), warnings: vec![] });
+    }
+    // While the daemon runs: the file itself, the one before, the one being written.
+    let (mut store, _) = Store::open(dir.path()).unwrap();
+    for (round, name, aside) in [
+        (5, "desired.toml", "desired.toml.damaged-3"),
+        (6, "desired.toml.prev", "desired.toml.prev.damaged"),
+        (7, "desired.toml.new", "desired.toml.new.damaged"),
+    ] {
+        folder_at(name);
+        store.save_desired(&desired(round)).unwrap();
+        assert_eq!(fs::read_to_string(path(aside).join("within")).unwrap(), name);
+        assert_eq!(reopen(dir.path()), Loaded { desired: Some(desired(round)), warnings: vec![] });
+    }
+    assert!(path("desired.toml.prev").is_file());
+}
+
 #[test]
 fn messages_call_the_folder_by_its_name() {
     let dir = tempfile::tempdir().unwrap();
@@ -218,10 +259,11 @@ fn strange_files_give_errors_and_do_not_hang() {
     assert!(Store::open(dir.path()).err().unwrap().to_string().contains("line 1: this is not UTF-8 text"));
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
-    assert!(Store::open(dir.path()).err().unwrap().to_string().contains("it is not a regular file"));
+    assert!(Store::open(dir.path()).err().unwrap().to_string().contains("Is a directory (os error 21)"));
     fs::remove_dir(&path).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
-    assert!(matches!(Store::open(dir.path()), Err(StoreError::Io { .. })));
+    let error = Store::open(dir.path()).err().unwrap().to_string();
+    assert!(error.contains("desired.toml: cannot read it: ") && error.contains("(os error 40)"), "{error}");
     fs::remove_file(&path).unwrap();
     let fifo = rustix::fs::mknodat(
         rustix::fs::CWD,
