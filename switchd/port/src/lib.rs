@@ -90,7 +90,7 @@ pub trait Port: Send {
     fn receive(&mut self, frames: &mut [Frame], arena: &mut Arena) -> Received;
     fn send(&mut self, frame: &mut Frame, arena: &Arena) -> Sent;
     /// Queues frames from the front of `frames`, without offloads, as many as it can all at once; returns how
-    /// many. The next one is to be offered by [`Port::send`].
+    /// many. The next one, if it has no offloads, is to be offered by [`Port::send`] before the flush.
     fn send_run(&mut self, _frames: &[Frame], _arena: &Arena) -> usize {
         0
     }

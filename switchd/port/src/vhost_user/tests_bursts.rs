@@ -35,17 +35,26 @@ pub(super) struct Side {
 
 impl Side {
     pub fn new() -> Side {
+        // Protocol features, VERSION_1, mergeable buffers.
+        Side::with(1 << 30 | 1 << 32 | 1 << 15, 0)
+    }
+
+    /// With these features, and rings that have come to the index `first`.
+    pub fn with(features: u64, first: u16) -> Side {
         let file = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
         ftruncate(&file, LEN).unwrap();
         let memory = Mapping::new(file.as_fd(), 0, LEN).unwrap();
-        // Protocol features, VERSION_1, mergeable buffers.
-        let features = 1 << 30 | 1 << 32 | 1 << 15;
+        for [_, available, used] in RINGS {
+            for part in [available, used] {
+                assert!(memory.store((part + 2) as usize, first, Ordering::Release));
+            }
+        }
         let guest =
             Guest { features, size: SIZE, base: 0, guest: 0, user: 0, offset: 0, len: LEN, rings: RINGS };
         let mut port = port(file.as_fd(), &guest).unwrap().unwrap();
         let mut arena = Arena::new();
         assert!(port.receive(&mut [Frame::default()], &mut arena).changed && port.carrier());
-        Side { _file: file, memory, port, available: [0; 2] }
+        Side { _file: file, memory, port, available: [first; 2] }
     }
 
     /// A chain of one buffer; returns where it lies.
@@ -60,12 +69,18 @@ impl Side {
         let at = BUFFERS + (ring as u64 * u64::from(SIZE) + entry) * BUFFER + offset;
         let flags = if ring == 0 { WRITE } else { 0 };
         let raw = [&at.to_le_bytes()[..], &len.to_le_bytes(), &flags.to_le_bytes(), &[0; 2]].concat();
-        let [descriptors, available, _] = RINGS[ring];
-        assert!(self.memory.write((descriptors + 16 * entry) as usize, &raw));
-        assert!(self.memory.write((available + 4 + 2 * entry) as usize, &(entry as u16).to_le_bytes()));
-        self.available[ring] = index.wrapping_add(1);
-        assert!(self.memory.store((available + 2) as usize, index.wrapping_add(1), Ordering::Release));
+        assert!(self.memory.write((RINGS[ring][0] + 16 * entry) as usize, &raw));
+        self.offer_head(ring, entry as u16, 1);
         at as usize
+    }
+
+    /// Any head as the next one, the index moved on by so much.
+    pub fn offer_head(&mut self, ring: usize, head: u16, by: u16) {
+        let (index, available) = (self.available[ring], RINGS[ring][1]);
+        let entry = u64::from(index % SIZE);
+        assert!(self.memory.write((available + 4 + 2 * entry) as usize, &head.to_le_bytes()));
+        self.available[ring] = index.wrapping_add(by);
+        assert!(self.memory.store((available + 2) as usize, self.available[ring], Ordering::Release));
     }
 
     /// The guest sends `frame`; returns where its bytes lie.

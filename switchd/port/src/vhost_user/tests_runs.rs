@@ -1,14 +1,23 @@
 //! Runs do what single frames do, whatever stands in their way.
 
+use super::VhostUserPort;
+use super::fuzzing::fault;
+use super::log::Log;
 use super::tests_bursts::{RINGS, Side, frames, pattern};
+use crate::sys::mapping::Mapping;
 use crate::{Arena, Flushed, Port, Sent};
 use proptest::prelude::*;
-use switchd_wire::frame::BURST;
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use switchd_wire::frame::{BURST, HEAD_MAX};
 use switchd_wire::{Frame, VnetHeader};
 
 const SIZE: u64 = 16;
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
+/// Protocol features, VERSION_1, mergeable buffers.
+const FEATURES: u64 = 1 << 30 | 1 << 32 | 1 << 15;
 
 /// What a guest makes available.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +77,23 @@ fn offer(side: &mut Side, chains: &[Chain]) {
     }
 }
 
+/// Sends a burst; what each frame was sent as, and the outcome.
+fn burst(port: &mut VhostUserPort, frames: &mut [Frame], arena: &Arena, runs: bool) -> (Vec<Sent>, Flushed) {
+    let (mut sent, mut next) = (Vec::new(), 0);
+    while next < frames.len() {
+        if runs {
+            let run = port.send_run(&frames[next..], arena);
+            sent.extend((0..run).map(|_| Sent::Queued));
+            next += run;
+        }
+        if let Some(frame) = frames.get_mut(next) {
+            sent.push(port.send(frame, arena));
+            next += 1;
+        }
+    }
+    (sent, port.flush(arena))
+}
+
 /// Everything that the guest can see, what it was sent as, and what the port says of it.
 fn send(
     frames: &mut [Frame],
@@ -77,20 +103,57 @@ fn send(
 ) -> (Vec<u8>, Vec<Sent>, Flushed, bool) {
     let mut side = Side::new();
     offer(&mut side, chains);
-    let (mut sent, mut next) = (Vec::new(), 0);
-    while next < frames.len() {
-        if runs {
-            let run = side.port.send_run(&frames[next..], arena);
-            sent.extend((0..run).map(|_| Sent::Queued));
-            next += run;
-        }
-        if let Some(frame) = frames.get_mut(next) {
-            sent.push(side.port.send(frame, arena));
-            next += 1;
-        }
-    }
-    let flushed = side.port.flush(arena);
+    let (sent, flushed) = burst(&mut side.port, frames, arena, runs);
     (side.bytes(0, 1 << 20), sent, flushed, side.port.carrier())
+}
+
+/// What a guest that means harm writes, and frames for it.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A chain of one buffer.
+    Offer { offset: u64, len: u32 },
+    /// Any descriptor.
+    Descriptor { place: u64, raw: [u8; 16] },
+    /// A head, of no chain at times, and the index moved on.
+    Head { head: u16, by: u16 },
+    /// Frames of these lengths.
+    Send(Vec<usize>),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (address, len) = (0u64..1 << 17, prop_oneof![Just(0u32), 1..3000u32, Just(u32::MAX)]);
+    let flags = prop_oneof![6 => Just(WRITE), 2 => Just(NEXT | WRITE), 1 => 0u16..8];
+    let descriptor = (0..SIZE, address, len, flags, 0..SIZE as u16 + 1);
+    prop_oneof![
+        20 => (0u64..64, prop_oneof![4 => Just(2000u32), 1 => 0u32..100])
+            .prop_map(|(offset, len)| Step::Offer { offset, len }),
+        3 => descriptor.prop_map(|(place, address, len, flags, next)| {
+            let raw = [&address.to_le_bytes()[..], &len.to_le_bytes(), &flags.to_le_bytes(), &next.to_le_bytes()];
+            Step::Descriptor { place, raw: raw.concat().try_into().unwrap() }
+        }),
+        2 => (prop_oneof![9 => 0..SIZE as u16, 1 => 0..=u16::MAX], prop_oneof![9 => Just(1u16), 1 => 0u16..20])
+            .prop_map(|(head, by)| Step::Head { head, by }),
+        6 => prop::collection::vec(prop_oneof![14usize..200, 200usize..2000], 1..40).prop_map(Step::Send),
+    ]
+}
+
+/// A frame whose tail, if it has one, is the arena's.
+fn built(arena: &Arena, len: usize) -> Frame {
+    let mut frame = Frame::default();
+    let head = len.min(HEAD_MAX);
+    frame.receive_area()[..head].copy_from_slice(&pattern(head, len as u8));
+    frame.arrived(head, arena.token(0, len - head), VnetHeader::default());
+    frame
+}
+
+/// A guest whose writes are noted in a log, which is returned.
+fn watched(features: u64, first: u16) -> (Side, Mapping) {
+    let side = Side::with(features, first);
+    let file = memfd_create("log", MemfdFlags::CLOEXEC).unwrap();
+    ftruncate(&file, 4096).unwrap();
+    let log = Arc::new(Log::new(file.as_fd(), 0, 4096).unwrap());
+    Arc::make_mut(&mut side.port.shared.device().memory).log_to(Some(log));
+    (side, Mapping::new(file.as_fd(), 0, 4096).unwrap())
 }
 
 proptest! {
@@ -126,14 +189,15 @@ proptest! {
         prop_assert_eq!(usize::from(one.used(1)), lengths.len());
     }
 
-    /// A burst of any length, over the end of the ring and of the window, with chains among them that are no
+    /// A burst of any length, over the end of the ring, of the window and of the index, with chains among them that are no
     /// frame or lie in two buffers.
     #[test]
     fn what_is_received_in_runs_is_what_was_sent_and_all_chains_return(
         bursts in prop::collection::vec(prop::collection::vec((14usize..600, 0u8..12), 1..16), 1..12),
+        first in prop_oneof![Just(0), 0xff80u16..=0xffff],
     ) {
-        let (mut side, mut arena, mut received) = (Side::new(), Arena::new(), frames());
-        let mut total = 0u16;
+        let (mut side, mut arena, mut received) = (Side::with(FEATURES, first), Arena::new(), frames());
+        let mut total = first;
         for burst in bursts {
             // A second descriptor lies half a ring on, where it is free in bursts of half a ring.
             let two = burst.len() <= SIZE as usize / 2;
@@ -174,6 +238,54 @@ proptest! {
             prop_assert_eq!(side.used(1), total, "every chain has returned");
         }
     }
+
+    /// Whatever a guest writes between two bursts, with any features of its rings, over the end of the index: it
+    /// and its monitor cannot tell whether frames came in runs.
+    #[test]
+    fn a_guest_that_means_harm_gets_the_same_in_runs(
+        steps in prop::collection::vec(step(), 1..120),
+        (mergeable, version, event) in any::<(bool, bool, bool)>(),
+        first in prop_oneof![Just(0), 0xffc0u16..=0xffff],
+    ) {
+        let bit = |on: bool, feature: u32| u64::from(on) << feature;
+        let features = 1 << 30 | 1 << 28 | bit(mergeable, 15) | bit(version, 32) | bit(event, 29);
+        let mut pair = [watched(features, first), watched(features, first)];
+        let mut arena = Arena::with_slots(1);
+        arena.slot(0)[..2000].copy_from_slice(&pattern(2000, 1));
+        for step in steps {
+            let mut outcomes = Vec::new();
+            for (runs, (side, _)) in [false, true].into_iter().zip(&mut pair) {
+                match &step {
+                    Step::Offer { offset, len } => {
+                        side.offer_at(0, *offset, *len);
+                    }
+                    Step::Descriptor { place, raw } => {
+                        prop_assert!(side.memory.write((RINGS[0][0] + 16 * place) as usize, raw));
+                    }
+                    Step::Head { head, by } => side.offer_head(0, *head, *by),
+                    Step::Send(lengths) => {
+                        let mut frames: Vec<Frame> = lengths.iter().map(|&len| built(&arena, len)).collect();
+                        let (sent, flushed) = burst(&mut side.port, &mut frames, &arena, runs);
+                        let Flushed { accepted, full, refused, .. } = flushed;
+                        let queued = sent.iter().filter(|&&sent| sent == Sent::Queued).count();
+                        prop_assert_eq!(accepted + full + refused, queued as u64);
+                        prop_assert!(side.port.shared.hold().is_some(), "held after the burst");
+                        outcomes.push((sent, flushed, fault(&side.port)));
+                    }
+                }
+            }
+            if let [one, two] = &outcomes[..] {
+                prop_assert_eq!(one, two);
+            }
+        }
+        let [one, two] = pair.map(|(side, log)| {
+            let mut bits = [0; 4096];
+            assert!(log.read(0, &mut bits));
+            (side.bytes(0, 1 << 20), bits)
+        });
+        prop_assert!(one.0 == two.0, "the guest's memory differs");
+        prop_assert!(one.1 == two.1, "the log differs");
+    }
 }
 
 #[test]
@@ -187,4 +299,27 @@ fn a_guest_that_is_not_there_takes_no_run() {
     side.port.receive(&mut [Frame::default()], &mut Arena::new());
     assert_eq!(side.port.send_run(&frames[..BURST], &arena), 0);
     assert_eq!(side.port.send(&mut Frame::from_bytes(&pattern(60, 1)).unwrap(), &arena), Sent::Down);
+}
+
+/// A frame whose offload cannot be finished is dropped before it gets to the port, and then nobody flushes.
+#[test]
+fn a_run_that_begins_with_an_offload_leaves_the_device_alone() {
+    let mut side = Side::new();
+    side.offer_at(0, 0, 2000);
+    let (mut frames, arena) = (frames(), Arena::new());
+    for frame in &mut frames[..2] {
+        *frame = Frame::from_bytes(&pattern(60, 1)).unwrap();
+    }
+    frames[0].vnet.needs_csum = true;
+    let shared = Arc::clone(&side.port.shared);
+    assert_eq!(side.port.send_run(&frames[..2], &arena), 0);
+    assert!(shared.hold().is_some(), "held for nobody");
+    // Nor is a session that is at work remembered.
+    {
+        let _at_work = shared.device();
+        assert_eq!(side.port.send_run(&frames[..2], &arena), 0);
+    }
+    assert_eq!(side.port.send_run(&frames[1..2], &arena), 1);
+    assert_eq!(side.port.flush(&arena).accepted, 1);
+    assert!(shared.hold().is_some());
 }
