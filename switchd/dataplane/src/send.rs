@@ -53,6 +53,8 @@ impl Dataplane {
         let (mut forwarded, mut flooded) = (0, 0);
         let (mut floods, mut aside) = (0, 0);
         let mut egress = Egress { ports, counters, mirrors, rim, bonds, now, from: port };
+        // Looked for once, however often the rim stops within it.
+        let mut run = Run { out: NONE, end: 0 };
         // Frames up to here are offered one by one.
         let mut singles = 0;
         let mut next = 0;
@@ -60,19 +62,23 @@ impl Dataplane {
             let at = next;
             next += 1;
             if !SHARED && at >= singles && here.mirrors_rx == 0 {
-                let run = run_of(&staged[at..frames.len()], port, egress.ports);
-                if let Some((out, length)) = run {
-                    let taken = egress.offer_run(&frames[at..at + length], out);
+                if at >= run.end {
+                    run = run_of(&staged[..frames.len()], at, port, egress.ports);
+                }
+                if at < run.end {
+                    let taken = egress.offer_run(&frames[at..run.end], run.out);
                     let counters = &mut networks[here.network as usize].counters;
                     counters.forwarded += taken as u64;
                     counters.offered += taken as u64;
                     forwarded += taken as u64;
                     if taken > 0 {
+                        // The rim stopped at a frame that has to go by itself; behind it the run may go on.
                         next = at + taken;
-                        singles = next + usize::from(taken < length);
+                        singles = next + usize::from(next < run.end);
                         continue;
                     }
-                    singles = at + length;
+                    // A port that takes none now (a tap never does) is not asked again for each frame.
+                    singles = run.end;
                 }
             }
             let (frame, staged) = (&mut frames[at], &staged[at]);
@@ -148,16 +154,25 @@ impl Dataplane {
     }
 }
 
-/// The frames at the front that go the short way to one port: which, and how many.
+/// Frames in a row, up to `end`, that go the short way to the port `out`.
+struct Run {
+    out: u32,
+    end: usize,
+}
+
+/// The run that begins at `at`, for which `send_from` does nothing but offer the frames, one by one too; it ends
+/// there if there is none.
 #[inline]
-fn run_of(staged: &[Staged], port: u32, ports: &[Port]) -> Option<(u32, usize)> {
-    let plain = |staged: &Staged| staged.outcome.as_ref().is_ok_and(|admitted| admitted.class.is_plain());
-    let Way::Port(out) = staged.first()?.way else { return None };
+fn run_of(staged: &[Staged], at: usize, port: u32, ports: &[Port]) -> Run {
+    let none = Run { out: NONE, end: at };
+    let Way::Port(out) = staged[at].way else { return none };
     if out == port || !ports[out as usize].express {
-        return None;
+        return none;
     }
-    let length = staged.iter().take_while(|staged| staged.way == Way::Port(out) && plain(staged)).count();
-    (length > 0).then_some((out, length))
+    let short = |staged: &&Staged| {
+        staged.way == Way::Port(out) && staged.outcome.as_ref().is_ok_and(|admitted| admitted.class.is_plain())
+    };
+    Run { out, end: at + staged[at..].iter().take_while(short).count() }
 }
 
 /// May a guest's port flood one more frame?
