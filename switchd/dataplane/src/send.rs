@@ -1,7 +1,8 @@
 //! The third pass: each frame to its mirrors and to the ports that it is for.
 //!
-//! Frames of a guest that leave as they came, one after the other for the same port, are offered as a run: what
-//! the rim takes of it at once costs a third less a frame than by themselves.
+//! Frames of a guest that leave as they came, one after the other for the same port, are offered as a run (a third
+//! less work a frame than one by one). The rim takes as many from its front as it can; the next one is offered by
+//! itself, and what is left of the run after that.
 
 use crate::config::StpState;
 use crate::drops::DropReason;

@@ -12,7 +12,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use switchd_port::vhost_user::fuzzing::{Guest, fault, port};
-use switchd_port::{Arena, Port, Sent};
+use switchd_port::{Arena, Flushed, Port, Sent, VhostUserPort};
 use switchd_wire::frame::{BURST, FRAME_MAX};
 use switchd_wire::{Frame, Gso, VnetHeader};
 
@@ -115,6 +115,25 @@ fn sound(frame: &Frame) {
     }
 }
 
+/// Sends a burst, in runs or one by one.
+fn send(port: &mut VhostUserPort, frames: &mut [Frame], arena: &Arena, runs: bool) -> Flushed {
+    let (mut queued, mut next) = (0, 0);
+    while next < frames.len() {
+        if runs {
+            let run = port.send_run(&frames[next..], arena);
+            queued += run as u64;
+            next += run;
+        }
+        if let Some(frame) = frames.get_mut(next) {
+            queued += u64::from(port.send(frame, arena) == Sent::Queued);
+            next += 1;
+        }
+    }
+    let flushed = port.flush(arena);
+    assert_eq!(flushed.accepted + flushed.full + flushed.refused, queued, "a frame is counted once");
+    flushed
+}
+
 fuzz_target!(|bytes: &[u8]| WORLD.with_borrow_mut(|world| run(world, Input(bytes))));
 
 fn run(world: &mut World, mut input: Input) {
@@ -140,6 +159,13 @@ fn run(world: &mut World, mut input: Input) {
         len: LEN as u64,
         rings: RINGS.map(|ring| ring.map(|at| USER + at as u64)),
     };
+    if mode & 0x80 != 0 && !packed {
+        // The indices wrap soon.
+        for [_, available, used] in RINGS {
+            put(file, available + 2, &0xfff8u16.to_le_bytes());
+            put(file, used + 2, &0xfff8u16.to_le_bytes());
+        }
+    }
     let mut port = port(file.as_fd(), &guest).expect("a mapping").expect("sound rings");
     while !input.0.is_empty() {
         let ring = RINGS[usize::from(input.byte() & 1)];
@@ -172,13 +198,16 @@ fn run(world: &mut World, mut input: Input) {
                 for frame in &mut frames[..received.frames] {
                     sound(frame);
                     let mut whole = vec![0; frame.len()];
-                    assert!(frame.copy_out(&&*arena, 0, &mut whole).is_ok(), "a frame without its bytes");
-                    // To the guest it came from: from its memory into its memory.
-                    if step & 8 != 0 {
-                        port.send(frame, arena);
-                    }
+                    // Whose bytes were looked at is lent no more.
+                    assert!(
+                        step & 64 != 0 || frame.copy_out(&&*arena, 0, &mut whole).is_ok(),
+                        "a frame without its bytes"
+                    );
                 }
-                port.flush(arena);
+                // To the guest they came from: from its memory into its memory.
+                if step & 8 != 0 {
+                    send(&mut port, &mut frames[..received.frames], arena, step & 32 != 0);
+                }
                 arena.end();
                 port.burst_done();
                 if received.frames == 0 && !received.more && step & 16 != 0 {
@@ -190,7 +219,6 @@ fn run(world: &mut World, mut input: Input) {
                 arena.begin();
                 let (count, len) = (usize::from(input.byte() % 100), usize::from(input.word()) % 9000);
                 let len = len.max(1);
-                let mut queued = 0;
                 let mut burst: Vec<Frame> = (0..count).map(|_| Frame::default()).collect();
                 for (number, frame) in burst.iter_mut().enumerate() {
                     let head = len.min(frame.receive_area().len());
@@ -198,26 +226,9 @@ fn run(world: &mut World, mut input: Input) {
                     let tail = arena.token(number % BURST, len - head);
                     frame.arrived(head, tail, VnetHeader::default());
                 }
-                let mut next = 0;
-                while next < count {
-                    if step & 8 != 0 {
-                        let run = port.send_run(&burst[next..], arena);
-                        queued += run as u64;
-                        next += run;
-                    }
-                    if let Some(frame) = burst.get_mut(next) {
-                        queued += u64::from(port.send(frame, arena) == Sent::Queued);
-                        next += 1;
-                    }
-                }
-                let flushed = port.flush(arena);
+                let flushed = send(&mut port, &mut burst, arena, step & 8 != 0);
                 arena.end();
                 port.burst_done();
-                assert_eq!(
-                    flushed.accepted + flushed.full + flushed.refused,
-                    queued,
-                    "a frame is counted once"
-                );
                 assert_eq!(flushed.bytes, flushed.accepted * len as u64);
             }
         }

@@ -15,8 +15,10 @@
 //! **Notices.** While frames come, none are asked for, and for a while afterwards the worker looks by itself
 //! ([`Received::polls`]); `arm` asks for them, looks once more, and lets the worker sleep on the kicks.
 //!
-//! Bounds: a burst ends at [`BYTE_BUDGET`] bytes or [`PIECES_BURST`] pieces, a frame goes into
-//! `PIECES_MAX` pieces at most. After [`PIECES_BURST`] pieces that held no frame a guest gets nothing more of
+//! **The usual frames** go by in `runs`, both ways; these functions are called for what ends a run, too.
+//!
+//! Bounds: a burst ends at [`BYTE_BUDGET`] bytes, or with the group of frames of a run in which it gets there,
+//! or at [`PIECES_BURST`] pieces; a frame goes into `PIECES_MAX` pieces at most. After [`PIECES_BURST`] pieces that held no frame a guest gets nothing more of
 //! that burst. A single chain may have as many pieces as its ring has entries.
 
 use super::PAIRS_MAX;

@@ -1,8 +1,15 @@
 //! Runs: the usual frames, one after the other.
 //!
-//! Usual is a split ring, a chain of one buffer that was read ahead, a frame without offloads. What is the same
-//! for all frames of a run is looked up once. A run ends before the first chain or frame that is anything else,
-//! a broken rule too: what `take` and `deliver` have to say of those, they say.
+//! Usual is a split ring and a chain of one buffer, within one region, that was read ahead; to the guest, a frame
+//! without offloads and a header of twelve bytes. What is the same for all frames of a run is looked up once.
+//!
+//! A run ends before the first chain or frame that is anything else, one that breaks a rule too, and leaves it as
+//! it was: the caller hands that one to `take` or `deliver`, which say what becomes of it, and then comes back for
+//! the rest. So a guest that changes its memory in between has its way with what it gets or sends, and with
+//! nothing else.
+//!
+//! Chains are taken in groups of [`GROUP`], in step with how their buffers are asked for. Within a group they are
+//! counted from the ring's next one; the ring moves on at its end.
 
 use super::deliver::{Delivery, PLAIN_HEADER, write_tail};
 use super::pieces::{HEADER_MAX, Want};
@@ -13,8 +20,8 @@ use crate::arena::TailBytes;
 use switchd_wire::Frame;
 
 impl Taking<'_> {
-    /// Takes up to `chains` chains into `frames`, the first of which is the burst's `slot`, until there are
-    /// `limit` bytes of them. Returns how many were taken, and their bytes.
+    /// Takes up to `chains` chains, which were read ahead, into `frames`, the first of which is the burst's
+    /// `slot`; ends with the group in which there are `limit` bytes. Returns how many were taken, and their bytes.
     pub fn run(
         &self,
         ring: &mut Split,
@@ -30,6 +37,7 @@ impl Taking<'_> {
             let mut done = 0;
             for frame in &mut *group {
                 let Some(piece) = ring.ready(done).piece else { break };
+                // What is no frame may have lent its slot a tail: the next frame there lends it another.
                 let Ok(Ok(len)) = self.one(&piece, frame, arena, slot + taken + done) else { break };
                 (done, bytes) = (done + 1, bytes + len);
             }
@@ -46,11 +54,10 @@ impl Taking<'_> {
 impl Delivery<'_> {
     /// Writes frames from the front of `frames`. Returns how many, and their bytes.
     pub fn run(&self, ring: &mut Split, frames: &[Frame], arena: &Arena) -> (usize, u64) {
-        let (mut written, mut bytes) = (0, 0);
-        // The header that is meant for another layout takes the longer way.
         if self.header_len != HEADER_MAX {
             return (0, 0);
         }
+        let (mut written, mut bytes) = (0, 0);
         while let Ok(ready) = ring.look_ahead(1, AHEAD, self.memory, Want::Write)
             && ready > 0
         {
@@ -72,8 +79,9 @@ impl Delivery<'_> {
         (written, bytes)
     }
 
-    /// Writes a frame into the chain that is `ahead` chains on, and returns that. False: one of the two is not
-    /// usual, and what may have been written there is written again.
+    /// Writes a frame into the chain that is `ahead` chains on, and returns the chain to the guest. False: the
+    /// frame or the chain is not usual; the chain is still the next one, and what may have been written to it
+    /// counts for nothing.
     #[inline(always)]
     fn put(&self, ring: &mut Split, ahead: usize, frame: &Frame, arena: &Arena) -> bool {
         let (ready, head) = (ring.ready(ahead), frame.head());

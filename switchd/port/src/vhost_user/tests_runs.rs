@@ -3,6 +3,8 @@
 use super::VhostUserPort;
 use super::fuzzing::fault;
 use super::log::Log;
+use super::port::BYTE_BUDGET;
+use super::split::GROUP;
 use super::tests_bursts::{RINGS, Side, frames, pattern};
 use crate::sys::mapping::Mapping;
 use crate::{Arena, Flushed, Port, Sent};
@@ -322,4 +324,24 @@ fn a_run_that_begins_with_an_offload_leaves_the_device_alone() {
     assert_eq!(side.port.send_run(&frames[1..2], &arena), 1);
     assert_eq!(side.port.flush(&arena).accepted, 1);
     assert!(shared.hold().is_some());
+}
+
+/// Superframes in one buffer each: the group in which the budget is used up is the last of the burst.
+#[test]
+fn a_burst_of_superframes_ends_with_the_group_that_uses_up_its_budget() {
+    let (mut side, mut arena, mut received) = (Side::new(), Arena::new(), frames());
+    let len = 40_000;
+    for _ in 0..SIZE {
+        side.offer_at(1, 0, 12 + len);
+    }
+    let bursts = [0, 1].map(|_| {
+        arena.begin();
+        let burst = side.port.receive(&mut received, &mut arena);
+        assert!(burst.more && received[..burst.frames].iter().all(|frame| frame.len() == len as usize));
+        arena.end();
+        side.port.burst_done();
+        burst.frames
+    });
+    assert_eq!(bursts, [usize::from(GROUP); 2]);
+    assert!(BYTE_BUDGET < bursts[0] * len as usize);
 }
