@@ -280,6 +280,21 @@ fn egress_through_an_interface_has_an_address_there() {
         shop(|spec| spec.gateway = some("198.51.100.1")),
         ["network shop: gateway \"198.51.100.1\": the next hop is not within the outside's prefix"]
     );
+    let help = |gateway: &str| {
+        let told = problems(|desired| desired.network.get_mut("shop").unwrap().gateway = some(gateway));
+        told[0].help.clone().unwrap()
+    };
+    assert_eq!(
+        help("198.51.100.1"),
+        "address is 192.0.2.9/24: name a router in 192.0.2.0/24, or correct the length of the prefix in address"
+    );
+    assert!(
+        help("10.8.0.1").starts_with("address is 192.0.2.9/24: name a router in 192.0.2.0/24; the guests'")
+    );
+    assert_eq!(
+        shop(|spec| spec.gateway = some("192.0.2.255")),
+        ["network shop: gateway \"192.0.2.255\": the outside's prefix has no such host"]
+    );
     assert_eq!(
         shop(|spec| spec.gateway = some("192.0.2.9")),
         ["network shop: gateway \"192.0.2.9\": this is the network's own address outside"]

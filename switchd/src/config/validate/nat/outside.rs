@@ -172,24 +172,35 @@ fn gateway(
     let path = ["network", name.as_str(), "gateway"];
     let text = spec.gateway.as_deref()?;
     let gateway = taken(&path, text, host4(text), problems)?;
-    let rule = match address {
+    let guests = "the guests' gateway needs no key: it is the first host address of the subnet";
+    let (rule, help) = match address {
         OutsideAddress::Static(main) if main.address == gateway => {
-            "this is the network's own address outside"
+            ("this is the network's own address outside", guests.to_owned())
         }
         // A lone address has its next hop elsewhere.
         OutsideAddress::Static(main) if main.len < 32 && !is_host4(main, gateway) => {
-            "the next hop is not within the outside's prefix"
+            let rule = if main.contains(gateway) {
+                "the outside's prefix has no such host"
+            } else {
+                "the next hop is not within the outside's prefix"
+            };
+            (rule, within(main, inside.contains(gateway).then_some(guests)))
         }
-        _ if inside.contains(gateway) => "the next hop outside lies in the guests' subnet",
+        _ if inside.contains(gateway) => {
+            ("the next hop outside lies in the guests' subnet", guests.to_owned())
+        }
         _ => return Some(gateway),
     };
-    problems.push(
-        Problem::new(&path, rule)
-            .text(text)
-            .also(&["network", name.as_str(), "address"])
-            .help("the guests' gateway needs no key: it is the first host address of the subnet"),
-    );
+    problems
+        .push(Problem::new(&path, rule).text(text).also(&["network", name.as_str(), "address"]).help(help));
     None
+}
+
+/// Where a next hop can be. `or`: what may have been meant.
+fn within(main: Prefix4, or: Option<&str>) -> String {
+    let Prefix4 { address, len } = main;
+    let or = or.map_or(", or correct the length of the prefix in address".to_owned(), |or| format!("; {or}"));
+    format!("address is {address}/{len}: name a router in {}/{len}{or}", main.network())
 }
 
 /// A key of IPv6 in a network without.
