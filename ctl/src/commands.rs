@@ -40,9 +40,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Mirror(command) => asker.mirror(command).await,
         Command::Capture(capture) => live::capture(&asker.client, capture, asker.global.quiet).await,
         Command::Apply { file, dry_run, confirm } => asker.apply(&file, dry_run, confirm).await,
-        Command::Confirm => {
-            asker.change(Method::POST, "/v1/config/confirm", None, "confirmed").await.map(drop)
-        }
+        Command::Confirm => asker.confirm().await,
         Command::Diff { file } => asker.diff(&file).await,
         Command::Export => asker.export().await,
         Command::Status => {
@@ -295,6 +293,18 @@ impl Asker {
                 text += "applied\n";
             }
             text
+        })
+    }
+
+    async fn confirm(&self) -> Result<(), Failure> {
+        let answer = self.client.call(Method::POST, "/v1/config/confirm", None, &[]).await?;
+        let reply: ApplyReply = decode(&answer)?;
+        if self.global.quiet {
+            return Ok(());
+        }
+        self.show(&reply, |_| match reply.applied {
+            true => "confirmed\n".to_owned(),
+            false => "nothing had changed: there is nothing to confirm\n".to_owned(),
         })
     }
 

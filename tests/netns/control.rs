@@ -127,6 +127,12 @@ fn an_unconfirmed_apply_rolls_back() {
         });
         switch.wait_port("a", "up");
     }
+    // Nothing differs: nothing waits, and a script's confirmation ends well.
+    switch.apply(&office(&a, ""), &["--confirm", "60s"]).ok();
+    assert!(switch.json(&["status"])["confirm_within"].is_null());
+    let said = switch.do_("confirm").text();
+    assert!(said.contains("nothing to confirm"), "{said}");
+    switch.ctl(&["confirm"]).fails(4, &["confirm"]);
     // Confirmed in time: it stays.
     switch.apply(&new, &["--confirm", "3s"]).ok();
     switch.do_("confirm");

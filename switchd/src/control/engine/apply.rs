@@ -2,6 +2,9 @@
 //!
 //! Within the window the new configuration is in force and the old one is on the disk. So a crash or a
 //! restart rolls back by itself, and so does the end of the window.
+//!
+//! An apply that changes nothing opens no window. A confirmation that comes in its time is answered all the same,
+//! so that `apply --confirm && check && confirm` ends well whether or not something differed.
 
 use super::Engine;
 use super::change::Save;
@@ -54,11 +57,13 @@ impl Engine {
         self.refuse_in_window()?;
         let before = self.running.clone();
         // What changes nothing needs no confirmation.
+        let unneeded = confirm.filter(|_| changes.is_empty());
         let confirm = confirm.filter(|_| !changes.is_empty());
         let save = if confirm.is_some() { Save::Not } else { Save::Yes };
         self.transact(desired, save, Mode::Strict)?;
         let confirm_within = confirm.map(|time| time.as_secs());
         let what = config::counted(changes.len(), "change");
+        self.unneeded = unneeded.map(|time| self.now() + time);
         match confirm {
             Some(time) => {
                 self.window = Some(Window { deadline: self.now() + time, before });
@@ -71,9 +76,13 @@ impl Engine {
         Ok(ApplyReply { changes, applied: true, confirm_within })
     }
 
-    /// Keeps what was applied. Durable when it returns; if it cannot be saved, the window goes on.
+    /// Keeps what was applied. Durable when it returns; if it cannot be saved, the window goes on. Not `applied`:
+    /// nothing had changed, and nothing waited.
     pub fn confirm(&mut self) -> Result<ApplyReply, ErrorBody> {
         let Some(window) = &self.window else {
+            if self.unneeded.take().is_some_and(|until| self.now() < until) {
+                return Ok(ApplyReply { changes: Vec::new(), applied: false, confirm_within: None });
+            }
             return Err(conflict("nothing waits for a confirmation", "switchctl apply FILE --confirm 60s"));
         };
         let changes = config::changes(&config::plan(&window.before, &self.running));

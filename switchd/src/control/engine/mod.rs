@@ -93,6 +93,8 @@ pub struct Engine {
     troubles: troubles::Troubles,
     events: events::Events,
     window: Option<apply::Window>,
+    /// When the time to confirm of an apply that changed nothing, and so opened no window, is over.
+    unneeded: Option<Instant>,
     config_differs: bool,
     /// Of the outside addresses of NAT networks.
     leases: BTreeMap<String, OutsideLease>,

@@ -74,6 +74,7 @@ impl Engine {
             troubles: Default::default(),
             events: Default::default(),
             window: None,
+            unneeded: None,
             config_differs: false,
             leases: BTreeMap::new(),
             resolvers: None,

@@ -80,7 +80,8 @@ pub async fn apply(
     Ok(Answer(app.engine.lock().await.apply(source, query.dry_run, confirm)?))
 }
 
-/// Keeps what an `apply` with `confirm` has made.
+/// Keeps what an `apply` with `confirm` has made. Where it changed nothing, nothing waits, and a confirmation within
+/// its time succeeds with `applied` false.
 #[utoipa::path(post, path = "/v1/config/confirm", tag = "config",
     responses((status = 200, description = "It stays", body = ApplyReply)))]
 pub async fn confirm(State(app): State<App>) -> Reply<Answer<ApplyReply>> {

@@ -93,6 +93,28 @@ fn an_apply_that_changes_nothing_needs_no_confirmation() {
 }
 
 #[test]
+fn a_confirmation_of_what_changed_nothing_is_answered_once_and_in_time() {
+    let world = World::new(1);
+    let mut engine = world.start(None);
+    apply(&mut engine, OLD).unwrap();
+    assert_eq!(engine.confirm().unwrap_err().code, ErrorCode::Conflict, "without --confirm");
+    engine.apply(toml(OLD), false, Some(MINUTE)).unwrap();
+    world.pass(MINUTE - Duration::from_millis(1));
+    let reply = engine.confirm().unwrap();
+    assert_eq!((reply.applied, reply.changes.len()), (false, 0));
+    assert_eq!(engine.confirm().unwrap_err().code, ErrorCode::Conflict, "again");
+    engine.apply(toml(OLD), false, Some(MINUTE)).unwrap();
+    world.pass(MINUTE);
+    assert_eq!(engine.confirm().unwrap_err().code, ErrorCode::Conflict, "too late");
+    // One that was rolled back is never taken for one that needed nothing.
+    engine.apply(toml(OLD), false, Some(10 * MINUTE)).unwrap();
+    engine.apply(toml(NEW), false, Some(MINUTE)).unwrap();
+    let now = world.pass(MINUTE);
+    engine.tick(now);
+    assert_eq!(engine.confirm().unwrap_err().code, ErrorCode::Conflict, "rolled back");
+}
+
+#[test]
 fn an_apply_that_fails_opens_no_window() {
     let world = World::new(1);
     let mut engine = world.start(None);
