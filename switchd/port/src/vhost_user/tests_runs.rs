@@ -191,8 +191,8 @@ proptest! {
         prop_assert_eq!(usize::from(one.used(1)), lengths.len());
     }
 
-    /// A burst of any length, over the end of the ring, of the window and of the index, with chains among them that are no
-    /// frame or lie in two buffers.
+    /// A burst of any length, over the end of the ring, of the window and of the index, with chains among them that
+    /// are no frame or lie in two buffers.
     #[test]
     fn what_is_received_in_runs_is_what_was_sent_and_all_chains_return(
         bursts in prop::collection::vec(prop::collection::vec((14usize..600, 0u8..12), 1..16), 1..12),
@@ -238,6 +238,12 @@ proptest! {
             arena.end();
             side.port.burst_done();
             prop_assert_eq!(side.used(1), total, "every chain has returned");
+            for back in 1..=burst.len() as u16 {
+                let entry = u64::from(total.wrapping_sub(back)) % SIZE;
+                let raw = side.bytes((RINGS[1][2] + 4 + 8 * entry) as usize, 8);
+                // The head is the entry's number, and nothing was written.
+                prop_assert_eq!(raw, entry.to_le_bytes());
+            }
         }
     }
 
@@ -324,6 +330,23 @@ fn a_run_that_begins_with_an_offload_leaves_the_device_alone() {
     assert_eq!(side.port.send_run(&frames[1..2], &arena), 1);
     assert_eq!(side.port.flush(&arena).accepted, 1);
     assert!(shared.hold().is_some());
+}
+
+#[test]
+fn a_run_does_not_wait_for_a_session_at_work_and_each_of_its_frames_is_counted() {
+    let (mut side, arena) = (Side::new(), Arena::with_slots(1));
+    for _ in 0..3 {
+        side.offer_at(0, 0, 2000);
+    }
+    let mut frames: Vec<Frame> = (0..3).map(|_| built(&arena, 60)).collect();
+    let shared = Arc::clone(&side.port.shared);
+    let outcome = {
+        let _at_work = shared.device();
+        burst(&mut side.port, &mut frames, &arena, true)
+    };
+    assert_eq!(outcome, (vec![Sent::Queued; 3], Flushed { full: 3, ..Flushed::default() }));
+    assert_eq!(burst(&mut side.port, &mut frames, &arena, true).1.accepted, 3);
+    assert_eq!(side.used(0), 3);
 }
 
 /// Superframes in one buffer each: the group in which the budget is used up is the last of the burst.
