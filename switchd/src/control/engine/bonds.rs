@@ -26,7 +26,7 @@ impl Engine {
             Ok(())
         })
         .map_err(|error| naming(name.as_str(), error))?;
-        self.events.tell("bond.created", format!("bond {name}"), members);
+        self.events.tell("bond.created", format!("bond {name}"), format!("members {members}"));
         self.bond(name.as_str())
     }
 
@@ -69,7 +69,7 @@ impl Engine {
             desired.bond.remove(name);
             Ok(())
         })?;
-        self.events.tell("bond.deleted", format!("bond {name}"), "");
+        self.events.tell("bond.deleted", format!("bond {name}"), "its members are given back to the host");
         Ok(())
     }
 

@@ -90,7 +90,7 @@ impl Engine {
             return Err(of_capture(worker_refused(&object, &error)));
         }
         self.captures.live.insert(name, tape);
-        let what = request.filter.as_deref().unwrap_or("all frames");
+        let what = request.filter.as_deref().filter(|filter| !filter.is_empty()).unwrap_or("all frames");
         self.events.tell("capture.started", request.source.clone(), what);
         self.wake.notify_one();
         Ok(CaptureStream { number, bytes: opened.bytes })
@@ -188,6 +188,6 @@ impl Engine {
         let ports = tape.ports.iter().map(|(port, _)| format!("port:{port}"));
         let networks = tape.networks.iter().map(|(network, _)| format!("network:{network}"));
         let source = ports.chain(networks).collect::<Vec<_>>().join(", ");
-        self.events.tell("capture.ended", source, "");
+        self.events.tell("capture.ended", source, "nothing more is copied");
     }
 }

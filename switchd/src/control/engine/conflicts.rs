@@ -159,7 +159,8 @@ impl Engine {
             .collect();
         for object in over {
             self.troubles.clear(&object);
-            self.events.tell(object.up_event(), object.to_string(), "");
+            let message = "its addresses and the host's no longer overlap";
+            self.events.tell(object.up_event(), object.to_string(), message);
         }
         for (network, reason) in found {
             let object = Object::Conflict(network);

@@ -26,6 +26,7 @@ impl Default for Events {
 }
 
 impl Events {
+    /// `message` is for people, and never empty.
     pub fn tell(&mut self, kind: &str, object: impl Into<String>, message: impl Into<String>) {
         self.last += 1;
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
@@ -37,6 +38,7 @@ impl Events {
             message: message.into(),
         };
         let Event { kind, object, message, .. } = &event;
+        debug_assert!(!message.is_empty(), "{kind} of {object} has no text");
         match level(kind) {
             Level::ERROR => tracing::error!(kind, object, "{message}"),
             Level::WARN => tracing::warn!(kind, object, "{message}"),
@@ -106,7 +108,7 @@ mod tests {
     fn since_gives_only_newer_events() {
         let mut events = Events::default();
         for _ in 0..4 {
-            events.tell("test", "network n", "");
+            events.tell("test", "network n", "text");
         }
         let seqs: Vec<u64> = events.since(Some(2)).iter().map(|event| event.seq).collect();
         assert_eq!(seqs, [3, 4]);

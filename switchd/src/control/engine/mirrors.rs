@@ -28,7 +28,7 @@ impl Engine {
             Some(_) => Ok(()),
             None => Err(not_found("mirror", name)),
         })?;
-        self.events.tell("mirror.deleted", format!("mirror {name}"), "");
+        self.events.tell("mirror.deleted", format!("mirror {name}"), "nothing more is copied");
         Ok(())
     }
 }

@@ -5,12 +5,17 @@ use super::errors::{conflict, not_found};
 use crate::config;
 use std::collections::BTreeMap;
 use switchd_api::Name;
-use switchd_api::model::NetworkSpec;
+use switchd_api::model::{Kind, NetworkSpec};
 use switchd_api::reply::{ErrorBody, NetworkStatus};
 
 impl Engine {
     pub fn create_network(&mut self, name: Name, spec: NetworkSpec) -> Result<NetworkStatus, ErrorBody> {
         let key = name.clone();
+        let kind = match spec.kind {
+            Kind::Bridged => "a bridged network",
+            Kind::Isolated => "an isolated network",
+            Kind::Nat => "a NAT network",
+        };
         self.change(|desired| {
             if desired.network.contains_key(&key) {
                 let hint = format!("switchctl network show {key}, or choose another name");
@@ -20,7 +25,7 @@ impl Engine {
             Ok(())
         })
         .map_err(|error| naming(name.as_str(), error))?;
-        self.events.tell("network.created", format!("network {name}"), "");
+        self.events.tell("network.created", format!("network {name}"), kind);
         self.network(name.as_str())
     }
 
@@ -60,7 +65,7 @@ impl Engine {
             desired.network.remove(name);
             Ok(())
         })?;
-        self.events.tell("network.deleted", format!("network {name}"), "");
+        self.events.tell("network.deleted", format!("network {name}"), "it is gone from the configuration");
         Ok(())
     }
 }
@@ -101,5 +106,8 @@ fn some(names: &[&str]) -> String {
 
 /// `mtu=9000 ageing=60`
 pub(super) fn words(keys: &BTreeMap<String, String>) -> String {
+    if keys.is_empty() {
+        return "no key was named".to_owned();
+    }
     keys.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
 }

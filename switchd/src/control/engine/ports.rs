@@ -70,10 +70,10 @@ impl Engine {
 
     /// Static entries and floating addresses that lead to the port go with it. One that a mirror names stays.
     pub fn detach_port(&mut self, name: &str) -> Result<(), ErrorBody> {
+        let mut from = String::new();
         self.change(|desired| {
-            if !desired.port.contains_key(name) {
-                return Err(not_found("port", name));
-            }
+            let spec = desired.port.get(name).ok_or_else(|| not_found("port", name))?;
+            from = format!("from network {}", spec.network);
             refuse_mirrored(desired, &format!("port:{name}"), &format!("port {name}"))?;
             desired.port.remove(name);
             for spec in desired.network.values_mut() {
@@ -82,7 +82,7 @@ impl Engine {
             }
             Ok(())
         })?;
-        self.events.tell("port.detached", format!("port {name}"), "");
+        self.events.tell("port.detached", format!("port {name}"), from);
         Ok(())
     }
 }

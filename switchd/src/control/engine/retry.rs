@@ -96,7 +96,7 @@ impl Engine {
                 let outcome = steps.iter().try_for_each(|step| self.perform(step, Mode::Strict));
                 if outcome.is_ok() {
                     self.troubles.clear(object);
-                    self.events.tell(object.up_event(), object.to_string(), "");
+                    self.events.tell(object.up_event(), object.to_string(), "another try succeeded");
                 }
                 outcome
             }

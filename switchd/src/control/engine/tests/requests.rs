@@ -39,6 +39,10 @@ fn a_network_and_a_port_go_through_their_lives() {
     engine.detach_port("vm1").unwrap();
     assert!(world.state().taps.is_empty());
     engine.delete_network("lab").unwrap();
+    let told: Vec<_> =
+        engine.events_since(None).into_iter().map(|event| (event.kind, event.message)).collect();
+    assert!(told.contains(&("port.detached".to_owned(), "from network lab".to_owned())), "{told:?}");
+    assert!(told.iter().all(|(_, message)| !message.is_empty()), "{told:?}");
     assert_eq!(world.get().saved.clone().unwrap(), Default::default());
     assert_eq!(world.state().workers[0], Default::default());
 }
