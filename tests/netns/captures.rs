@@ -373,6 +373,47 @@ fn a_removed_folder_costs_copies_only() {
 }
 
 #[test]
+fn a_lazily_unmounted_capture_directory_is_noticed_and_opened_anew() {
+    let Some(lab) = Lab::open(&["mount", "umount", "nsenter"]) else { return };
+    let (host, a) = (lab.space("host"), lab.space("a"));
+    let setup = Setup::new(&lab, &host, "switchd");
+    let directory = setup.captures();
+    std::fs::create_dir_all(&directory).expect("our folder");
+    let tmpfs = Tmpfs::mount(&directory, "1m");
+    let switch = setup.start();
+    switch.do_("network create lab --kind isolated");
+    switch.guest("lab", "a", &a, "10.1.0.1/24");
+    switch.do_("mirror create m --source port:a --to pcap:m.pcapng");
+    let file = directory.join("m.pcapng");
+    assert!(file.exists());
+    // Where the daemon sees it: its namespace of mounts may be one of its own.
+    let pid = switch.pid().to_string();
+    let umount = ["nsenter", "--mount", "--target", &pid, "umount", "-l"];
+    command::run(command::command(&umount).arg(&directory), SOON).ok();
+    drop(tmpfs);
+    assert!(!file.exists(), "the path leads to the folder beneath");
+    // Noticed with the statistics, which come while something changes.
+    let said = eventually(Duration::from_secs(40), || {
+        a.send("eth0", &[marked(&BROADCAST, &mac(1), &[], "more")]);
+        match switch.mirror("m")["last_error"].as_str() {
+            Some(error) => Ok(error.to_owned()),
+            None => Err("no error".to_owned()),
+        }
+    });
+    assert!(said.contains("unmounted") && said.contains(&file.display().to_string()), "{said}");
+    eventually(SOON, || match switch.mirror("m")["state"].as_str() {
+        Some("running") => Ok(()),
+        state => Err(format!("{state:?}")),
+    });
+    let empty = file.metadata().expect("it is begun in the folder beneath").len();
+    eventually(SOON, || {
+        a.send("eth0", &[marked(&BROADCAST, &mac(1), &[], "more")]);
+        let len = file.metadata().expect("it stays").len();
+        if len > empty { Ok(()) } else { Err(format!("{len} bytes")) }
+    });
+}
+
+#[test]
 fn a_live_capture_feeds_tshark_while_tcp_runs() {
     let Some(lab) = Lab::open(&["tshark", "iperf3"]) else { return };
     let (_host, a, b, switch) = pair(&lab);

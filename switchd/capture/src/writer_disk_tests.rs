@@ -105,6 +105,28 @@ fn a_disk_that_is_full_from_the_start_and_at_the_end_is_no_catastrophe() {
 }
 
 #[test]
+fn a_disk_that_is_lazily_unmounted_is_noticed_and_the_folder_beneath_is_written() {
+    if !inside_own_mounts("a_disk_that_is_lazily_unmounted_is_noticed_and_the_folder_beneath_is_written") {
+        return;
+    }
+    let folder = small_disk("1m");
+    let mut alone = Alone::on(folder.path(), "m.pcapng");
+    alone.packet();
+    assert_eq!(alone.pass(11).state, State::Running);
+    assert!(Command::new("umount").arg("-l").arg(folder.path()).status().unwrap().success());
+    alone.packet();
+    let status = alone.pass(11);
+    let told = status.last_error.unwrap();
+    assert!(status.state == State::Failing && told.contains("unmounted"), "{told}");
+    assert_eq!(alone.pass(1).state, State::Running);
+    alone.packet();
+    alone.pass(11);
+    let read = read(folder.path().join("m.pcapng"));
+    read.assert_exact();
+    assert_eq!(read.packets(), 1);
+}
+
+#[test]
 fn a_disk_that_is_full_while_rotating_loses_nothing_that_was_written() {
     if !inside_own_mounts("a_disk_that_is_full_while_rotating_loses_nothing_that_was_written") {
         return;

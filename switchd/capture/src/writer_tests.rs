@@ -509,6 +509,83 @@ fn a_reader_that_goes_ends_the_capture() {
     bench.writer.remove("live").unwrap();
 }
 
+/// A capture on a folder, without the thread: time passes as told.
+struct Alone {
+    files: Folder,
+    producer: Producer,
+    report: Arc<Report>,
+    capture: Capture,
+    now: Now,
+    flushed: u64,
+}
+
+impl Alone {
+    fn on(folder: &Path, path: &str) -> Alone {
+        let mut files = Folder(folder.to_owned());
+        let (producer, consumer) = ring::channel(ring::DEFAULT_BYTES);
+        let report = Arc::new(Report::new(consumer.watch()));
+        let target = Target::File { path: path.into(), rotation: Rotation::default() };
+        let spec = Spec { name: "m".into(), snaplen: 64, filter: None, target };
+        let now = Now::sample();
+        let capture = Capture::new(spec, consumer, Arc::clone(&report), &mut files, now);
+        Alone { files, producer, report, capture, now, flushed: 0 }
+    }
+
+    fn packet(&mut self) {
+        let meta = Meta { interface: 0, outgoing: false, timestamp: self.now.real };
+        self.producer.push(meta, &Frame::from_bytes(&[1; 60]).unwrap(), &NoTails, 64, false);
+        self.flushed += 1_000_000_000;
+        self.producer.flush(self.flushed);
+        self.producer.flush(self.flushed + 20_000_000);
+        self.capture.work(&mut self.files, self.now);
+    }
+
+    fn pass(&mut self, seconds: u64) -> Status {
+        self.now.monotonic += Duration::from_secs(seconds);
+        self.now.real += seconds * 1_000_000_000;
+        self.capture.tick(&mut self.files, self.now);
+        self.report.read()
+    }
+}
+
+#[test]
+fn a_file_that_was_renamed_is_noticed_with_the_statistics_and_another_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let mut alone = Alone::on(folder.path(), "sub/deep/m.pcapng");
+    alone.packet();
+    assert_eq!(alone.pass(11).state, State::Running);
+    alone.packet();
+    // Its name cannot be looked at: that tells nothing.
+    fs::write(at("broken"), "").unwrap();
+    let status = alone.pass(11);
+    assert_eq!((status.state, status.last_error), (State::Running, None));
+    fs::remove_file(at("broken")).unwrap();
+
+    fs::rename(at("sub"), at("old")).unwrap();
+    alone.packet();
+    let status = alone.pass(11);
+    let told = status.last_error.unwrap();
+    assert!(status.state == State::Failing && told.contains("another file has this name now"), "{told}");
+    assert!(told.starts_with(at("sub/deep/m.pcapng").to_str().unwrap()), "{told}");
+    alone.packet();
+    let status = alone.pass(1);
+    assert_eq!((status.state, status.counters.lost), (State::Running, 1));
+    alone.packet();
+    alone.pass(11);
+    let (old, new) = (read(at("old/deep/m.pcapng")), read(at("sub/deep/m.pcapng")));
+    new.assert_exact();
+    assert_eq!((old.packets(), new.packets(), new.dropped()), (3, 1, 1));
+
+    // No folder can be made where a file is.
+    fs::rename(at("sub"), at("older")).unwrap();
+    fs::write(at("sub"), "in the way").unwrap();
+    alone.packet();
+    let status = alone.pass(11);
+    let told = status.last_error.unwrap();
+    assert!(status.state == State::Failing && told.contains("none could be made"), "{told}");
+}
+
 #[test]
 fn periodic_statistics_come_while_something_changes() {
     let folder = tempfile::tempdir().unwrap();

@@ -193,10 +193,18 @@ fn check(path: &str) -> Result<Vec<&str>, Refused> {
     Ok(parts)
 }
 
-/// The open capture directory; opened (and made) again when it was removed.
+/// The open capture directory; opened (and made) again when it was removed, or when its path leads to another one:
+/// what was mounted there was unmounted, or the other way round.
 fn directory<'a>(dir: &'a mut Option<OwnedFd>, root: &Path) -> io::Result<&'a OwnedFd> {
     let gone = match dir {
-        Some(open) => rustix::fs::fstat(open)?.st_nlink == 0,
+        Some(open) => {
+            let about = rustix::fs::fstat(open)?;
+            let moved = match rustix::fs::stat(root) {
+                Ok(there) => (there.st_dev, there.st_ino) != (about.st_dev, about.st_ino),
+                Err(errno) => errno == Errno::NOENT,
+            };
+            about.st_nlink == 0 || moved
+        }
         None => true,
     };
     if gone {
@@ -346,6 +354,19 @@ mod tests {
         fs::remove_dir_all(folder.path().join("captures")).unwrap();
         captures.open("b.pcapng").unwrap();
         assert!(folder.path().join("captures/b.pcapng").exists());
+    }
+
+    #[test]
+    fn a_capture_directory_that_was_replaced_is_opened_anew() {
+        let (folder, mut captures) = captures();
+        captures.open("a.pcapng").unwrap();
+        let (root, old) = (folder.path().join("captures"), folder.path().join("old"));
+        fs::rename(&root, &old).unwrap();
+        captures.open("b.pcapng").unwrap();
+        assert!(root.join("b.pcapng").exists() && !old.join("b.pcapng").exists());
+        fs::rename(&root, folder.path().join("older")).unwrap();
+        fs::rename(&old, &root).unwrap();
+        assert!(captures.open("a.pcapng").unwrap().existed);
     }
 
     #[test]

@@ -362,6 +362,14 @@ impl Capture {
         outcome
     }
 
+    /// Statistics, if the file is still where people look for it.
+    fn periodic(&mut self, files: &mut dyn Files, now: Now) -> io::Result<()> {
+        if let Sink::File(file) = &mut self.sink {
+            file.still_named(files)?;
+        }
+        self.statistics(now).map_err(|short| short.error)
+    }
+
     fn fail(&mut self, error: &io::Error, now: Now) {
         match &self.sink {
             // The next piece is a new attempt; nothing is broken.
@@ -402,9 +410,9 @@ impl Capture {
             if self.accounts.changed()
                 && self.retry_at.is_none()
                 && now.monotonic >= self.statistics_at
-                && let Err(short) = self.statistics(now)
+                && let Err(error) = self.periodic(files, now)
             {
-                self.fail(&short.error, now);
+                self.fail(&error, now);
             }
             if self.trim_at.is_some_and(|at| now.monotonic >= at) {
                 self.trim_at = self.consumer.trim().then_some(now.monotonic + TRIM_EVERY);

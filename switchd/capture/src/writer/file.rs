@@ -7,6 +7,8 @@
 //!   that fails too, the file is given up and a new one begun.
 //! - **A file that was deleted** still takes writes; so each write is followed by a look at the number of
 //!   its names. With none, what was just written counts as lost.
+//! - **A file whose name leads elsewhere** (it was renamed, a folder on its way was unmounted, `umount -l` too)
+//!   takes writes as well, and has a name somewhere. So before each periodic statistics its name is opened again.
 //! - **Rotation** makes numbered files and removes the oldest ones, those of earlier runs too.
 
 use super::existing;
@@ -192,6 +194,30 @@ impl FileSink {
         if let Some(current) = &mut self.current {
             current.packets += packets;
         }
+    }
+
+    /// Whether its name still leads to the file that is written. If not, the file is given up. Refusals that tell
+    /// nothing about the name do not count.
+    pub fn still_named(&mut self, files: &mut dyn Files) -> io::Result<()> {
+        use io::ErrorKind::{NotADirectory, NotFound, ReadOnlyFilesystem, StorageFull};
+        let Some(current) = self.current.as_ref().filter(|current| !current.suspect) else { return Ok(()) };
+        let why = match files.open(&current.relative).and_then(|opened| opened.file.metadata()) {
+            Ok(about) if identity(&about) == current.identity => return Ok(()),
+            Ok(_) => "another file has this name now".to_owned(),
+            // An open that finds the file needs neither room nor a change.
+            Err(error)
+                if matches!(error.kind(), NotFound | NotADirectory | ReadOnlyFilesystem | StorageFull) =>
+            {
+                format!("no file has this name any more, and none could be made: {error}")
+            }
+            Err(_) => return Ok(()),
+        };
+        let error = format!(
+            "{}: {why}; the file that was written was renamed, or a folder on its way was unmounted or replaced",
+            current.path.display()
+        );
+        self.current = None;
+        Err(io::Error::new(io::ErrorKind::NotFound, error))
     }
 
     /// Writes whole blocks, all or up to a block's end.
