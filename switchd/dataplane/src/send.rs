@@ -171,7 +171,8 @@ fn run_of(staged: &[Staged], at: usize, port: u32, ports: &[Port]) -> Run {
         return none;
     }
     let short = |staged: &&Staged| {
-        staged.way == Way::Port(out) && staged.outcome.as_ref().is_ok_and(|admitted| admitted.class.is_plain())
+        staged.way == Way::Port(out)
+            && staged.outcome.as_ref().is_ok_and(|admitted| admitted.class.is_plain())
     };
     Run { out, end: at + staged[at..].iter().take_while(short).count() }
 }

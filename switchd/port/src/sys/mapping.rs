@@ -17,7 +17,7 @@ use rustix::fs::{FileType, fstat, fstatfs};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 
 /// Mappings at a time: 4096 ports with two regions each.
@@ -243,6 +243,32 @@ impl Mapping {
         let Some(word) = self.word(at) else { return false };
         // SAFETY: as for loading.
         unsafe { AtomicU16::from_ptr(word) }.store(value.to_le(), order);
+        true
+    }
+}
+
+impl Mapping {
+    /// Eight bytes shared with the other side. `None` outside of the range or where they are not aligned.
+    #[inline]
+    fn wide(&self, at: usize) -> Option<*mut u64> {
+        let wide = self.at(at, 8)?.cast::<u64>();
+        wide.is_aligned().then_some(wide)
+    }
+
+    #[inline]
+    pub fn load_wide(&self, at: usize, order: Ordering) -> Option<u64> {
+        let wide = self.wide(at)?;
+        // SAFETY: within the mapping and aligned, as `wide` has checked; whatever the other side does to the
+        // bytes, an atomic load yields some value.
+        Some(u64::from_le(unsafe { AtomicU64::from_ptr(wide) }.load(order)))
+    }
+
+    #[inline]
+    #[must_use]
+    pub fn store_wide(&self, at: usize, value: u64, order: Ordering) -> bool {
+        let Some(wide) = self.wide(at) else { return false };
+        // SAFETY: as for loading.
+        unsafe { AtomicU64::from_ptr(wide) }.store(value.to_le(), order);
         true
     }
 }

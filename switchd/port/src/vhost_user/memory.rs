@@ -244,6 +244,20 @@ impl Span {
         self.mark(at, 2);
     }
 
+    /// Eight bytes at once, aligned like the ring that they lie in.
+    #[inline]
+    pub fn load_wide(&self, at: usize, order: Ordering) -> u64 {
+        debug_assert!(at + 8 <= self.len);
+        self.mapping.load_wide(self.offset + at, order).unwrap_or(0)
+    }
+
+    #[inline]
+    pub fn store_wide(&self, at: usize, value: u64, order: Ordering) {
+        debug_assert!(at + 8 <= self.len);
+        let _ = self.mapping.store_wide(self.offset + at, value, order);
+        self.mark(at, 8);
+    }
+
     #[inline]
     pub fn read<const N: usize>(&self, at: usize) -> [u8; N] {
         debug_assert!(at + N <= self.len);
@@ -280,6 +294,11 @@ impl Span {
     #[inline]
     pub fn prefetch_write(&self, at: usize) {
         self.mapping.prefetch_write(self.offset + at);
+    }
+
+    /// As [`Span::is_aligned`], for words of eight bytes.
+    pub fn is_aligned_wide(&self) -> bool {
+        self.mapping.load_wide(self.offset, Ordering::Relaxed).is_some()
     }
 
     /// Whether the words in it can be used as atomics.

@@ -40,7 +40,9 @@ mod packed;
 #[cfg(test)]
 mod packed_tests;
 pub(crate) mod pieces;
+mod place;
 mod port;
+mod resume;
 mod ring;
 mod runs;
 mod sending;

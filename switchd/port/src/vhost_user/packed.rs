@@ -11,103 +11,43 @@
 //!
 //! Flags are loaded once, before the rest of a descriptor, and what they said is what counts. All that breaks
 //! a rule is a [`Fault`], as for split rings.
-//!
-//! **Found again after a crash.** Nothing in a packed ring says where the device had come to, and QEMU then
-//! names the position of the last start. So the device's own area keeps it: the event position while the
-//! flags ask for that event, and otherwise, when the driver does not look at it (2.8.10), the position with
-//! its index inverted. Inverted, a zeroed area names no descriptor; a ring that is stopped in order leaves
-//! it so. A crash between a burst and its record is made up for by going over what is used already.
 
 use super::fault::Fault;
 use super::memory::{GuestMemory, Span};
-use super::notices::{AT_POSITION, DISABLE, ENABLE, PackedWords, Wish};
-use super::pieces::Pieces;
-use super::split::{Layout, SIZE_MAX};
+use super::notices::{ENABLE, PackedWords, Wish};
+use super::pieces::{LINE, Pieces, Want};
+use super::place::{AVAIL, INDEX, Mark, Place, USED, crossed, mark};
+use super::resume::resume;
+use super::split::{AHEAD, GROUP, Layout, Ready, SIZE_MAX};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
-const AVAIL: u16 = 1 << 7;
-const USED: u16 = 1 << 15;
+/// Lines of descriptors that are asked for before they are read.
+const LINES_AHEAD: usize = 4;
 
-const INDEX: u16 = 0x7fff;
-const WRAP: u16 = 0x8000;
+/// A chain's buffer id, and in the upper half how many descriptors it takes in the ring: in one word, for the
+/// reason of the places.
+#[derive(Clone, Copy, Debug)]
+struct Chain(u32);
 
-/// A place in the ring: an index and, in bit 15, the wrap counter of its lap. In 32 bits, for the reason of the
-/// indices of split rings.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Place(u32);
-
-impl Place {
+impl Chain {
     #[inline]
-    fn from_bits(bits: u16) -> Place {
-        Place(bits.into())
+    fn new(id: u16, count: u16) -> Chain {
+        Chain(u32::from(id) | u32::from(count) << 16)
     }
 
     #[inline]
-    fn bits(self) -> u16 {
+    fn id(self) -> u16 {
         self.0 as u16
     }
 
     #[inline]
-    fn index(self) -> u16 {
-        self.0 as u16 & INDEX
+    fn count(self) -> u16 {
+        (self.0 >> 16) as u16
     }
-
-    #[inline]
-    fn wrap(self) -> bool {
-        self.0 as u16 & WRAP != 0
-    }
-
-    /// `count` descriptors on, at most a lap.
-    #[inline]
-    fn after(self, count: u16, size: u16) -> Place {
-        let lap = self.0 & u32::from(WRAP);
-        let index = (self.0 & u32::from(INDEX)) + u32::from(count);
-        match index.checked_sub(u32::from(size)) {
-            Some(over) => Place(over | (lap ^ u32::from(WRAP))),
-            None => Place(index | lap),
-        }
-    }
-
-    /// Descriptors from `other` up to here, at most a lap; `None` when it does not lie behind.
-    fn since(self, other: Place, size: u16) -> Option<u16> {
-        let distance = i32::from(self.index()) - i32::from(other.index());
-        let distance = if self.wrap() == other.wrap() { distance } else { distance + i32::from(size) };
-        u16::try_from(distance).ok().filter(|&distance| distance <= size)
-    }
-}
-
-/// What a descriptor's two bits say of a lap.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mark {
-    Available,
-    Used,
-    /// Available in the lap after, or left over of a chain of the lap before.
-    Ahead,
-    /// Used in the lap before (or the lap after).
-    Behind,
-}
-
-#[inline]
-fn mark(flags: u16, wrap: bool) -> Mark {
-    match ((flags & AVAIL != 0) == wrap, (flags & USED != 0) == wrap) {
-        (true, false) => Mark::Available,
-        (true, true) => Mark::Used,
-        (false, true) => Mark::Ahead,
-        (false, false) => Mark::Behind,
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Chain {
-    id: u16,
-    /// Descriptors that it takes in the ring.
-    count: u16,
-    /// Those of it and of the chains peeked at before it.
-    until: u16,
 }
 
 pub struct Packed {
@@ -122,14 +62,20 @@ pub struct Packed {
     next: Place,
     returned: Place,
     published: Place,
-    /// Chains that were looked at from `next` on.
-    peeked: Vec<Chain>,
+    /// Usual chains, of one buffer within one region, that were read ahead from `next` on: their number, and
+    /// of how many the buffers were asked for. The first lies at `window[first % AHEAD]`.
+    ahead: u32,
+    asked: u32,
+    first: u32,
+    window: Box<[Ready; AHEAD]>,
+    /// Chains behind these that were peeked at, each with the descriptors up to its end.
+    peeked: Vec<(Chain, u16)>,
     /// Taken and not yet returned: at most `size` descriptors.
     taken: VecDeque<Chain>,
     /// Descriptors in `taken`.
     held: u16,
     /// The first used descriptor since the last publication, and its flags: written last.
-    first: Option<(u16, u16)>,
+    first_used: Option<(u16, u16)>,
     armed: bool,
 }
 
@@ -146,7 +92,7 @@ impl Packed {
         let ring = memory.span(layout.descriptors, 16 * usize::from(size))?;
         let driver = memory.span(layout.available, 4)?;
         let device = memory.span(layout.used, 4)?;
-        if !aligned || !ring.is_aligned() || !driver.is_aligned() || !device.is_aligned() {
+        if !aligned || !ring.is_aligned_wide() || !driver.is_aligned() || !device.is_aligned() {
             return None;
         }
         let (ring, device) = match layout.log {
@@ -168,10 +114,14 @@ impl Packed {
             next: place,
             returned: place,
             published: place,
+            ahead: 0,
+            asked: 0,
+            first: 0,
+            window: Box::new([Ready::default(); AHEAD]),
             peeked: Vec::new(),
             taken: VecDeque::new(),
             held: 0,
-            first: None,
+            first_used: None,
             armed: true,
         };
         packed.disarm();
@@ -198,28 +148,138 @@ impl Packed {
         memory: &GuestMemory,
         pieces: &mut Pieces,
     ) -> Result<Option<u16>, Fault> {
-        // What is looked at again is read again; the older reading is forgotten.
-        self.peeked.truncate(usize::from(ahead));
-        let before = self.peeked.last().map_or(0, |chain| chain.until);
+        // What is looked at again is read again; the older reading is forgotten, with all behind it.
+        let usual = self.ahead.min(u32::from(ahead));
+        if usual < self.ahead {
+            self.peeked.clear();
+            (self.ahead, self.asked) = (usual, self.asked.min(usual));
+        }
+        let others = usize::from(ahead) - usual as usize;
+        self.peeked.truncate(others);
+        if self.peeked.len() < others {
+            return Ok(None);
+        }
+        let before = usual as u16 + self.peeked.last().map_or(0, |&(_, until)| until);
         let held = self.held + before;
-        if self.peeked.len() < usize::from(ahead) || held == self.size {
+        if held == self.size {
             return Ok(None);
         }
         let place = self.next.after(before, self.size);
         let Some(chain) = self.walk(place, self.size - held, memory, pieces)? else { return Ok(None) };
-        self.peeked.push(Chain { until: before + chain.count, ..chain });
-        Ok(Some(chain.id))
+        self.peeked.push((chain, before - usual as u16 + chain.count()));
+        Ok(Some(chain.id()))
     }
 
-    /// `count` chains that were peeked at are taken.
+    /// See [`super::ring::Virtqueue::look_ahead`]. Another than a usual chain ends what is read ahead; it is for
+    /// [`Packed::peek`], and so is whatever waits where this returns `most` with nothing ready.
+    #[inline]
+    pub fn look_ahead(&mut self, least: usize, most: usize, memory: &GuestMemory, want: Want) -> usize {
+        if (self.ahead as usize) < least && self.peeked.is_empty() {
+            self.read_ahead(most.min(AHEAD) as u32, memory, want);
+        }
+        if self.ahead == 0 { most } else { self.ahead as usize }
+    }
+
+    fn read_ahead(&mut self, most: u32, memory: &GuestMemory, want: Want) {
+        let room = u32::from(self.size - self.held);
+        let mut place = self.next.after(self.ahead as u16, self.size);
+        let mut asked_lines = false;
+        while self.ahead < most.min(room) {
+            let at = 16 * usize::from(place.index());
+            // Acquire: the address is no older than the flags.
+            let wide = self.ring.load_wide(at + 8, Ordering::Acquire);
+            let flags = (wide >> 48) as u16;
+            if mark(flags, place.wrap()) != Mark::Available || flags & (NEXT | INDIRECT) != 0 {
+                break;
+            }
+            if !asked_lines || place.index() % 4 == 0 {
+                // Used descriptors are written to the same lines.
+                let lines = if asked_lines { LINES_AHEAD..LINES_AHEAD + 1 } else { 1..LINES_AHEAD + 1 };
+                lines.for_each(|line| self.ring.prefetch_write(at + line * LINE));
+                asked_lines = true;
+            }
+            let address = self.ring.load_wide(at, Ordering::Relaxed);
+            let id = (wide >> 32) as u16;
+            let piece = memory.piece(address, wide as u32, flags & WRITE != 0);
+            if piece.is_none() || id >= self.size {
+                break;
+            }
+            let ready = &mut self.window[self.first.wrapping_add(self.ahead) as usize % AHEAD];
+            ready.head = id;
+            ready.piece = piece;
+            self.ahead += 1;
+            place = place.after(1, self.size);
+        }
+        if self.asked == 0 {
+            self.ask_for_buffers(2 * u32::from(GROUP), memory, want);
+        }
+    }
+
+    /// The chain `ahead` chains on as it was read ahead.
+    #[inline]
+    pub fn ready(&self, ahead: usize) -> Ready {
+        if ahead < self.ahead as usize {
+            self.window[(self.first as usize).wrapping_add(ahead) % AHEAD]
+        } else {
+            Ready::default()
+        }
+    }
+
+    /// Asks for buffers of chains that were read ahead and come soon.
+    #[inline]
+    pub fn prefetch_soon(&mut self, memory: &GuestMemory, want: Want) {
+        if self.asked <= u32::from(GROUP) && self.asked < self.ahead {
+            self.ask_for_buffers(u32::from(GROUP), memory, want);
+        }
+    }
+
+    #[inline(never)]
+    fn ask_for_buffers(&mut self, count: u32, memory: &GuestMemory, want: Want) {
+        let to = (self.asked + count).min(self.ahead);
+        for chain in self.asked..to {
+            if let Some(piece) = &self.window[self.first.wrapping_add(chain) as usize % AHEAD].piece {
+                memory.prefetch_piece(piece, want);
+            }
+        }
+        self.asked = to;
+    }
+
+    /// `count` chains that were looked at are taken.
     #[inline]
     pub fn advance(&mut self, count: u16) {
-        for chain in self.peeked.drain(..usize::from(count).min(self.peeked.len())) {
-            self.next = self.next.after(chain.count, self.size);
-            self.held += chain.count;
-            self.taken.push_back(chain);
+        let usual = self.ahead.min(u32::from(count)) as u16;
+        for chain in 0..u32::from(usual) {
+            let id = self.window[self.first.wrapping_add(chain) as usize % AHEAD].head;
+            self.taken.push_back(Chain::new(id, 1));
+        }
+        self.held += usual;
+        self.pass(usual);
+        let others = usize::from(count - usual).min(self.peeked.len());
+        if others > 0 {
+            for (chain, _) in self.peeked.drain(..others) {
+                self.next = self.next.after(chain.count(), self.size);
+                self.held += chain.count();
+                self.taken.push_back(chain);
+            }
         }
         self.peeked.clear();
+    }
+
+    /// Returns a usual chain that was read ahead but not taken, while nothing is taken. To be followed by
+    /// [`Packed::pass`].
+    #[inline]
+    pub fn fill(&mut self, head: u16, len: u32) {
+        debug_assert!(self.taken.is_empty(), "chains are returned in order");
+        self.put_used(Chain::new(head, 1), len);
+    }
+
+    /// `count` usual chains were filled.
+    #[inline]
+    pub fn pass(&mut self, count: u16) {
+        self.next = self.next.after(count, self.size);
+        self.first = self.first.wrapping_add(u32::from(count));
+        self.ahead -= u32::from(count).min(self.ahead);
+        self.asked = self.asked.saturating_sub(count.into());
     }
 
     /// `None`: the descriptor at `place` is not available. `limit`: how many may follow each other.
@@ -261,7 +321,7 @@ impl Packed {
                 if id >= self.size {
                     return Err(Fault::BufferId { id, size: self.size });
                 }
-                return Ok(Some(Chain { id, count, until: count }));
+                return Ok(Some(Chain::new(id, count)));
             }
             place = place.after(1, self.size);
         }
@@ -309,34 +369,39 @@ impl Packed {
     #[inline]
     pub fn give_back(&mut self, head: u16, len: u32) {
         let Some(chain) = self.taken.pop_front() else { return };
-        debug_assert_eq!(chain.id, head, "chains are returned in order");
+        debug_assert_eq!(chain.id(), head, "chains are returned in order");
+        self.held -= chain.count();
+        self.put_used(chain, len);
+    }
+
+    #[inline]
+    fn put_used(&mut self, chain: Chain, len: u32) {
         let (index, wrap) = (self.returned.index(), self.returned.wrap());
         let at = 16 * usize::from(index);
-        let mut raw = [0; 6];
-        raw[..4].copy_from_slice(&len.to_le_bytes());
-        raw[4..].copy_from_slice(&chain.id.to_le_bytes());
-        self.ring.write(at + 8, &raw);
         let flags = if wrap { AVAIL | USED } else { 0 } | if len > 0 { WRITE } else { 0 };
-        if self.first.is_none() {
-            self.first = Some((index, flags));
+        if self.first_used.is_none() {
+            self.first_used = Some((index, flags));
+            let [a, b] = chain.id().to_le_bytes();
+            let [c, d, e, f] = len.to_le_bytes();
+            self.ring.write(at + 8, &[c, d, e, f, a, b]);
         } else {
-            self.ring.store(at + 14, flags, Ordering::Release);
+            let wide = u64::from(len) | u64::from(chain.id()) << 32 | u64::from(flags) << 48;
+            self.ring.store_wide(at + 8, wide, Ordering::Release);
         }
-        self.held -= chain.count;
-        self.returned = self.returned.after(chain.count, self.size);
+        self.returned = self.returned.after(chain.count(), self.size);
     }
 
     /// Returns, unwritten, all chains that were taken.
     pub fn give_back_taken(&mut self) {
         while let Some(chain) = self.taken.front() {
-            self.give_back(chain.id, 0);
+            self.give_back(chain.id(), 0);
         }
     }
 
     /// Shows the driver what was returned. True: it wants to be interrupted (2.8.10).
     #[inline]
     pub fn publish(&mut self) -> bool {
-        let Some((index, flags)) = self.first.take() else { return false };
+        let Some((index, flags)) = self.first_used.take() else { return false };
         let record = (!(self.armed && self.event_idx)).then(|| self.returned.bits() ^ INDEX);
         self.words().show(index, flags, record);
         let (old, new) = (self.published, self.returned);
@@ -372,70 +437,4 @@ impl Packed {
             event_idx: self.event_idx,
         }
     }
-}
-
-/// Whether going from `old` to `new`, at most a lap, passed `event` (2.8.10: the event lies in the lap that
-/// its wrap counter names).
-#[inline]
-fn crossed(event: Place, new: Place, old: Place, size: u16) -> bool {
-    let size = i32::from(size);
-    let gone = match i32::from(new.index()) - i32::from(old.index()) {
-        gone if gone > 0 => gone,
-        gone => gone + size,
-    };
-    let behind = match (i32::from(new.index()) - i32::from(event.index()), new.wrap() == event.wrap()) {
-        (behind, true) => behind,
-        (behind, false) => behind + size,
-    };
-    (1..=gone).contains(&behind)
-}
-
-/// Where to go on: at the base, unless the ring shows that it was left elsewhere without a word.
-fn resume(ring: &Span, device: &Span, size: u16, base: u32) -> Option<Place> {
-    let (low, high) = (Place::from_bits(base as u16), Place::from_bits((base >> 16) as u16));
-    if low.index() >= size {
-        return None;
-    }
-    // Taken and not returned when it was stopped: taken again. Not all front-ends fill the upper half.
-    let told = match high.index() < size && base >> 16 != 0 && low.since(high, size).is_some() {
-        true => high,
-        false => low,
-    };
-    let recorded = record(ring, device, size).filter(|&left| agrees(ring, size, left));
-    let mut left = recorded.unwrap_or(told);
-    for _ in 0..size {
-        if mark(ring.load(16 * usize::from(left.index()) + 14, Ordering::Acquire), left.wrap()) != Mark::Used
-        {
-            break;
-        }
-        left = left.after(1, size);
-    }
-    Some(left)
-}
-
-/// What the device's area says. A front-end that stands in while nobody serves the ring (QEMU) turns notices
-/// off and leaves the position as it was, inverted or not; a zeroed area says nothing unless the ring was used.
-fn record(ring: &Span, device: &Span, size: u16) -> Option<Place> {
-    let flags = device.load(2, Ordering::Acquire) & 3;
-    let bits = device.load(0, Ordering::Relaxed);
-    let (plain, inverted) = (Place::from_bits(bits), Place::from_bits(bits ^ INDEX));
-    let used = || (0..size).any(|at| ring.load(16 * usize::from(at) + 14, Ordering::Relaxed) & USED != 0);
-    // Zeroes say nothing in a ring of the largest size, too, of which they would name the last descriptor.
-    if flags == ENABLE && bits == 0 {
-        return None;
-    }
-    let place = match flags {
-        AT_POSITION => plain,
-        DISABLE if inverted.index() >= size && (bits != 0 || used()) => plain,
-        _ => inverted,
-    };
-    (place.index() < size).then_some(place)
-}
-
-/// Whether the ring's marks allow that a device stands at `place`, or had just gone on from there: nothing
-/// before it still waits to be used for the first time in this lap.
-fn agrees(ring: &Span, size: u16, place: Place) -> bool {
-    (0..place.index()).all(|index| {
-        mark(ring.load(16 * usize::from(index) + 14, Ordering::Relaxed), place.wrap()) != Mark::Behind
-    }) && size > 0
 }

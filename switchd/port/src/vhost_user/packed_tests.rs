@@ -3,7 +3,7 @@
 use super::fault::Fault;
 use super::memory::{GuestMemory, Region};
 use super::packed::Packed;
-use super::pieces::{Piece, Pieces};
+use super::pieces::{Piece, Pieces, Want};
 use super::split::Layout;
 use crate::sys::mapping::Mapping;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
@@ -214,11 +214,43 @@ fn traffic(size: u16, event_idx: bool, chains: usize, losses: bool, seed: u64) {
                 offered.push_back((id, pieces));
             }
         }
+        if random.coin() {
+            device.look_ahead(random.below(6), random.below(20), &driver.guest, Want::Write);
+        }
+        // As frames to a guest do: filled at once, while nothing is taken.
+        if taken.is_empty() {
+            let mut filled = 0;
+            while let Some(ready) = Some(device.ready(filled)).filter(|ready| ready.piece.is_some()) {
+                if random.below(3) == 0 {
+                    break;
+                }
+                let (head, expected) = offered.pop_front().unwrap();
+                assert_eq!(
+                    (ready.head, &ready.piece.into_iter().collect::<Vec<_>>()),
+                    (head, &expected),
+                    "{}",
+                    note()
+                );
+                let len = random.below(3) as u32 * 100_000;
+                device.fill(head, len);
+                returned.push_back((head, len));
+                filled += 1;
+            }
+            device.pass(filled as u16);
+        }
         let mut ahead = 0;
         for _ in 0..random.below(4) {
+            let expected = offered.get(usize::from(ahead));
+            let ready = device.ready(usize::from(ahead));
+            // What was read ahead is used as it was read, or read again with all behind it.
+            if let Some(piece) = ready.piece.filter(|_| random.coin()) {
+                let expected = expected.unwrap();
+                assert_eq!((ready.head, &vec![piece]), (expected.0, &expected.1), "{}", note());
+                ahead += 1;
+                continue;
+            }
             let mut pieces = Pieces::new();
             let head = device.peek(ahead, &driver.guest, &mut pieces).unwrap();
-            let expected = offered.get(usize::from(ahead));
             assert_eq!(head, expected.map(|chain| chain.0), "{}", note());
             let Some((_, expected)) = expected else { break };
             assert_eq!(pieces.list(), expected, "{}", note());

@@ -27,7 +27,7 @@ use super::deliver::Gathered;
 use super::device::Device;
 use super::fault::Fault;
 use super::pieces::{PIECES_BURST, Pieces};
-use super::ring::Virtqueue;
+use super::ring::{Virtqueue, either};
 use super::sending::interrupt;
 use super::session::{Held, Peer, Shared, start};
 use super::split::AHEAD;
@@ -298,15 +298,14 @@ impl VhostUserPort {
             // A chain without a frame uses up the budget too, so the loop ends.
             while self.taken < last && bytes < BYTE_BUDGET && pieces < PIECES_BURST {
                 let slot = received.frames;
-                if let Virtqueue::Split(ring) = queue {
-                    let (chains, left) = (last - self.taken, BYTE_BUDGET - bytes);
-                    let (run, len) = taking.run(ring, chains, &mut frames[slot..], arena, slot, left);
+                let (chains, left) = (last - self.taken, BYTE_BUDGET - bytes);
+                let area = &mut frames[slot..];
+                let (run, len) = either!(queue, ring => taking.run(ring, chains, area, arena, slot, left));
+                if run > 0 {
                     received.frames += run;
                     self.taken += run;
                     (bytes, pieces) = (bytes + len, pieces + run);
-                    if run > 0 {
-                        continue;
-                    }
+                    continue;
                 }
                 let frame = &mut frames[slot];
                 let taken = match queue.ready(0).piece {

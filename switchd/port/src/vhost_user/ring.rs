@@ -25,6 +25,7 @@ macro_rules! either {
         }
     };
 }
+pub(super) use either;
 
 impl Virtqueue {
     /// Where VHOST_USER_SET_VRING_BASE says. `None`: a size, place or alignment that a ring cannot have.
@@ -56,25 +57,20 @@ impl Virtqueue {
     ) -> Result<usize, Fault> {
         match self {
             Virtqueue::Split(ring) => ring.look_ahead(least, most, memory, want),
-            Virtqueue::Packed(_) => Ok(most.min(AHEAD)),
+            Virtqueue::Packed(ring) => Ok(ring.look_ahead(least, most.min(AHEAD), memory, want)),
         }
     }
 
     /// The chain `ahead` chains on as it was read ahead; one without a piece is to be walked (`peek`).
     #[inline]
     pub fn ready(&self, ahead: usize) -> Ready {
-        match self {
-            Virtqueue::Split(ring) => ring.ready(ahead),
-            Virtqueue::Packed(_) => Ready::default(),
-        }
+        either!(self, ring => ring.ready(ahead))
     }
 
     /// Asks for buffers that come soon after the next one.
     #[inline(always)]
     pub fn prefetch_soon(&mut self, memory: &GuestMemory, want: Want) {
-        if let Virtqueue::Split(ring) = self {
-            ring.prefetch_soon(memory, want);
-        }
+        either!(self, ring => ring.prefetch_soon(memory, want));
     }
 
     /// Takes the chain that waits `ahead` chains on, without moving: its head, its pieces added to

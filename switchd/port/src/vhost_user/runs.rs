@@ -12,19 +12,116 @@
 //! counted from the ring's next one; the ring moves on at its end.
 
 use super::deliver::{Delivery, PLAIN_HEADER, write_tail};
+use super::fault::Fault;
+use super::memory::GuestMemory;
+use super::packed::Packed;
 use super::pieces::{HEADER_MAX, Want};
-use super::split::{AHEAD, GROUP, Split};
+use super::split::{AHEAD, GROUP, Ready, Split};
 use super::take::Taking;
 use crate::Arena;
 use crate::arena::TailBytes;
 use switchd_wire::Frame;
+
+/// What runs ask of a ring: see [`super::ring::Virtqueue`].
+pub trait Lane {
+    fn look_ahead(
+        &mut self,
+        least: usize,
+        most: usize,
+        memory: &GuestMemory,
+        want: Want,
+    ) -> Result<usize, Fault>;
+    fn ready(&self, ahead: usize) -> Ready;
+    fn prefetch_soon(&mut self, memory: &GuestMemory, want: Want);
+    fn advance(&mut self, count: u16);
+    /// Returns the chain behind those that were filled since the last `pass`.
+    fn fill(&mut self, head: u16, len: u32);
+    /// `count` chains were filled.
+    fn pass(&mut self, count: u16);
+}
+
+impl Lane for Split {
+    #[inline(always)]
+    fn look_ahead(
+        &mut self,
+        least: usize,
+        most: usize,
+        memory: &GuestMemory,
+        want: Want,
+    ) -> Result<usize, Fault> {
+        Split::look_ahead(self, least, most, memory, want)
+    }
+
+    #[inline(always)]
+    fn ready(&self, ahead: usize) -> Ready {
+        Split::ready(self, ahead)
+    }
+
+    #[inline(always)]
+    fn prefetch_soon(&mut self, memory: &GuestMemory, want: Want) {
+        Split::prefetch_soon(self, memory, want);
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, count: u16) {
+        Split::advance(self, count);
+    }
+
+    #[inline(always)]
+    fn fill(&mut self, head: u16, len: u32) {
+        self.give_back(head, len);
+    }
+
+    #[inline(always)]
+    fn pass(&mut self, count: u16) {
+        Split::advance(self, count);
+    }
+}
+
+impl Lane for Packed {
+    #[inline(always)]
+    fn look_ahead(
+        &mut self,
+        least: usize,
+        most: usize,
+        memory: &GuestMemory,
+        want: Want,
+    ) -> Result<usize, Fault> {
+        Ok(Packed::look_ahead(self, least, most, memory, want))
+    }
+
+    #[inline(always)]
+    fn ready(&self, ahead: usize) -> Ready {
+        Packed::ready(self, ahead)
+    }
+
+    #[inline(always)]
+    fn prefetch_soon(&mut self, memory: &GuestMemory, want: Want) {
+        Packed::prefetch_soon(self, memory, want);
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, count: u16) {
+        Packed::advance(self, count);
+    }
+
+    #[inline(always)]
+    fn fill(&mut self, head: u16, len: u32) {
+        Packed::fill(self, head, len);
+    }
+
+    #[inline(always)]
+    fn pass(&mut self, count: u16) {
+        Packed::pass(self, count);
+    }
+}
 
 impl Taking<'_> {
     /// Takes up to `chains` chains, which were read ahead, into `frames`, the first of which is the burst's
     /// `slot`; ends with the group in which there are `limit` bytes. Returns how many were taken, and their bytes.
     pub fn run(
         &self,
-        ring: &mut Split,
+        ring: &mut impl Lane,
         chains: usize,
         frames: &mut [Frame],
         arena: &mut Arena,
@@ -53,7 +150,7 @@ impl Taking<'_> {
 
 impl Delivery<'_> {
     /// Writes frames from the front of `frames`. Returns how many, and their bytes.
-    pub fn run(&self, ring: &mut Split, frames: &[Frame], arena: &Arena) -> (usize, u64) {
+    pub fn run(&self, ring: &mut impl Lane, frames: &[Frame], arena: &Arena) -> (usize, u64) {
         if self.header_len != HEADER_MAX {
             return (0, 0);
         }
@@ -70,7 +167,7 @@ impl Delivery<'_> {
                 }
                 (done, bytes) = (done + 1, bytes + frame.len() as u64);
             }
-            ring.advance(done as u16);
+            ring.pass(done as u16);
             written += done;
             if done < group || written == frames.len() {
                 break;
@@ -83,7 +180,7 @@ impl Delivery<'_> {
     /// frame or the chain is not usual; the chain is still the next one, and what may have been written to it
     /// counts for nothing.
     #[inline(always)]
-    fn put(&self, ring: &mut Split, ahead: usize, frame: &Frame, arena: &Arena) -> bool {
+    fn put(&self, ring: &mut impl Lane, ahead: usize, frame: &Frame, arena: &Arena) -> bool {
         let (ready, head) = (ring.ready(ahead), frame.head());
         let need = HEADER_MAX + frame.len();
         let Some(piece) = ready.piece.filter(|piece| piece.writable && piece.len as usize >= need) else {
@@ -106,7 +203,7 @@ impl Delivery<'_> {
             && (frame.tail.len == 0 || write_tail(mapping, at + head.len(), &tail, frame.tail.len as usize));
         if written {
             self.memory.mark_pieces(std::slice::from_ref(&piece), need);
-            ring.give_back(ready.head, need as u32);
+            ring.fill(ready.head, need as u32);
         }
         written
     }

@@ -4,7 +4,7 @@ use super::deliver::{Delivery, Wrote};
 use super::device::{Device, feature};
 use super::fault::Fault;
 use super::port::VhostUserPort;
-use super::ring::Virtqueue;
+use super::ring::{Virtqueue, either};
 use crate::arena::TailBytes;
 use crate::{Arena, Sent};
 use std::os::fd::OwnedFd;
@@ -80,8 +80,8 @@ impl VhostUserPort {
         let (mergeable, checks) = (device.has(feature::MRG_RXBUF), device.has(feature::GUEST_CSUM));
         let Device { rings, memory, .. } = &mut **device;
         let delivery = Delivery { memory, header_len, mergeable, checks };
-        let Some(Virtqueue::Split(ring)) = &mut rings[usize::from(*index)].running else { return 0 };
-        let (written, bytes) = delivery.run(ring, frames, arena);
+        let Some(queue) = &mut rings[usize::from(*index)].running else { return 0 };
+        let (written, bytes) = either!(queue, ring => delivery.run(ring, frames, arena));
         self.flushed.accepted += written as u64;
         self.flushed.bytes += bytes;
         written
