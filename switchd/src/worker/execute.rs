@@ -311,7 +311,9 @@ impl Worker {
         let after = self.dataplane.link(id);
         if before != after {
             let device = self.table.port(id).and_then(|slot| slot.device.as_ref());
-            let detail = device.and_then(|device| device.condition()).unwrap_or_default();
+            let why = device.and_then(|device| device.condition());
+            let otherwise = if after { "a guest is there, and its queues run" } else { "the guest has gone" };
+            let detail = why.unwrap_or_else(|| otherwise.to_owned());
             (self.notices)(super::command::Notice::Event {
                 kind: if after { "port.guest-connected" } else { "port.guest-left" },
                 object: format!("port {}", self.table.port_name(id)),

@@ -8,7 +8,8 @@
 //! ```
 //! - `session` connects (or accepts) for ever, on a thread of its own, and answers the protocol's messages
 //!   (`handshake`) with the `vhost` crate, and by itself those that the crate does not know (`control`).
-//! - `device` is what was agreed; `ring` reads and writes rings, `split` or `packed`, with `notices` for who
+//! - `device` is what was agreed; `ring` reads and writes rings, `split` or
+//!   `packed` (with `place` and `resume`), and `runs` takes their usual chains in a row, with `notices` for who
 //!   wakes whom; `memory` turns guest addresses into mappings; `log` notes what was written while a guest
 //!   migrates, and `inflight` is the file of chains under way; `port` is what a worker holds, with `take` and
 //!   `deliver` for the two directions.

@@ -192,7 +192,7 @@ impl Packed {
             if mark(flags, place.wrap()) != Mark::Available || flags & (NEXT | INDIRECT) != 0 {
                 break;
             }
-            if !asked_lines || place.index() % 4 == 0 {
+            if !asked_lines || place.index().is_multiple_of(4) {
                 // Used descriptors are written to the same lines.
                 let lines = if asked_lines { LINES_AHEAD..LINES_AHEAD + 1 } else { 1..LINES_AHEAD + 1 };
                 lines.for_each(|line| self.ring.prefetch_write(at + line * LINE));

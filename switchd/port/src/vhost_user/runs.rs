@@ -1,6 +1,6 @@
 //! Runs: the usual frames, one after the other.
 //!
-//! Usual is a split ring and a chain of one buffer, within one region, that was read ahead; to the guest, a frame
+//! Usual is a chain of one buffer, within one region, that was read ahead; to the guest, a frame
 //! without offloads and a header of twelve bytes. What is the same for all frames of a run is looked up once.
 //!
 //! A run ends before the first chain or frame that is anything else, one that breaks a rule too, and leaves it as

@@ -26,19 +26,16 @@ impl Default for Events {
 }
 
 impl Events {
-    /// `message` is for people, and never empty.
+    /// `message` is for people; of one that is empty the kind has to do.
     pub fn tell(&mut self, kind: &str, object: impl Into<String>, message: impl Into<String>) {
         self.last += 1;
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
-        let event = Event {
-            seq: self.last,
-            time,
-            kind: kind.to_owned(),
-            object: object.into(),
-            message: message.into(),
-        };
+        let mut message = message.into();
+        if message.is_empty() {
+            message = kind.replace(['.', '-'], " ");
+        }
+        let event = Event { seq: self.last, time, kind: kind.to_owned(), object: object.into(), message };
         let Event { kind, object, message, .. } = &event;
-        debug_assert!(!message.is_empty(), "{kind} of {object} has no text");
         match level(kind) {
             Level::ERROR => tracing::error!(kind, object, "{message}"),
             Level::WARN => tracing::warn!(kind, object, "{message}"),
