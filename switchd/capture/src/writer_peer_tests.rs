@@ -1,5 +1,6 @@
 //! What Wireshark's tools make of our files. Not run where they are not installed.
 
+use super::live::live;
 use super::*;
 use std::io::Write;
 use std::process::{Command, Stdio};
