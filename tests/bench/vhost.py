@@ -128,12 +128,12 @@ def ceiling(folder, rounds, seconds, sizes):
         alone.process.wait()
 
 
-def frames(folder, rounds, seconds, sizes, names):
-    made = make(folder, names, circling=True)
+def frames(folder, rounds, seconds, sizes, names, packed=False):
+    made = make(folder, names, circling=True, packed=packed)
     cases = [(size, both) for size in sizes for both in (False, True)]
     results = rounds_of(made, rounds, cases, lambda switch, case: circling(switch, *case, seconds))
     for (size, both), by_name in results.items():
-        show(f"vhost-user, {size} B, {ways(both)}", by_name, FRAMES)
+        show(f"vhost-user{', packed rings' if packed else ''}, {size} B, {ways(both)}", by_name, FRAMES)
     Stage.close_all()
 
 
@@ -254,7 +254,7 @@ def idle(folder, seconds):
     Stage.close_all()
 
 
-PARTS = ("vhost-ceiling", "vhost-frames", "vhost-gso", "vhost-latency", "vhost-flows", "vhost-nat", "vhost-mirror",
+PARTS = ("vhost-ceiling", "vhost-frames", "vhost-packed", "vhost-gso", "vhost-latency", "vhost-flows", "vhost-nat", "vhost-mirror",
          "vhost-taps", "vhost-idle")
 
 
@@ -264,6 +264,8 @@ def run(folder, parts, rounds, seconds, sizes, names, quick):
             ceiling(folder, rounds, seconds, sizes)
         if "vhost-frames" in parts:
             frames(folder, rounds, seconds, sizes, names)
+        if "vhost-packed" in parts:
+            frames(folder, rounds, seconds, sizes, names, packed=True)
         if "vhost-gso" in parts:
             superframes(folder, rounds, seconds)
         if "vhost-latency" in parts:

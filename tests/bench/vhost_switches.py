@@ -114,8 +114,9 @@ class Testpmd:
 class Guests(Testpmd):
     """The generator: two virtio-user NICs. Port N's frames are addressed to 02:…:0N, hence the swapped MACs."""
 
-    def __init__(self, folder, sockets):
-        vdevs = [f"net_virtio_user{n},path={socket},mac=02:00:00:00:00:0{1 - n},queue_size=1024,server=0"
+    def __init__(self, folder, sockets, packed=False):
+        rings = ",packed_vq=1" if packed else ""
+        vdevs = [f"net_virtio_user{n},path={socket},mac=02:00:00:00:00:0{1 - n},queue_size=1024,server=0{rings}"
                  for n, socket in enumerate(sockets)]
         super().__init__(folder, "guests", [0], vdevs, "--no-flush-rx")
 
@@ -169,8 +170,8 @@ class Switch:
             time.sleep(0.05)
         raise RuntimeError(f"{self.name}: no sockets\n{(self.folder / 'log').read_text()[-3000:]}")
 
-    def attach_generator(self):
-        self.generator = Guests(self.folder, self.sockets)
+    def attach_generator(self, packed=False):
+        self.generator = Guests(self.folder, self.sockets, packed)
 
     def pids(self):
         return [process.pid for process in self.processes]
@@ -372,7 +373,7 @@ class Bridge(Switch):
         self.netns = f"{TAG}vhtap"
         sh("ip", "netns", "add", self.netns)
 
-    def attach_generator(self):
+    def attach_generator(self, _packed=False):
         self.generator = TapGuests(self.folder, self.netns)
         sh("ip", "-n", self.netns, "link", "add", "br0", "type", "bridge")
         for table in ("iptables", "ip6tables", "arptables"):
@@ -397,12 +398,12 @@ PEERS = {
 }
 
 
-def make(folder, names, circling=False):
-    """The switches, all stopped; `circling`: with testpmd as their guests."""
+def make(folder, names, circling=False, packed=False):
+    """The switches, all stopped; `circling`: with testpmd as their guests, `packed`: with packed rings."""
     made = []
     for name in names:
         made.append(PEERS[name](folder))
         if circling:
-            made[-1].attach_generator()
+            made[-1].attach_generator(packed)
         made[-1].freeze()
     return made

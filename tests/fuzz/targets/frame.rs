@@ -55,7 +55,8 @@ fuzz_target!(|input: &[u8]| {
     let longest = packet_len(&frame, &layers);
     match raw[2] % 3 {
         0 => assert!(frame.push_tag(7) || head.len() < 12),
-        1 => {
+        // What ends in its tag never comes so far: it is a runt at ingress.
+        1 if head.len() >= 18 => {
             let _ = frame.pop_tag();
         }
         _ => {}
