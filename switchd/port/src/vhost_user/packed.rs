@@ -18,6 +18,7 @@ use super::notices::{ENABLE, PackedWords, Wish};
 use super::pieces::{LINE, Pieces, Want};
 use super::place::{AVAIL, INDEX, Mark, Place, USED, crossed, mark};
 use super::resume::resume;
+use super::runs::Lane;
 use super::split::{AHEAD, GROUP, Layout, Ready, SIZE_MAX};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -170,16 +171,6 @@ impl Packed {
         Ok(Some(chain.id()))
     }
 
-    /// See [`super::ring::Virtqueue::look_ahead`]. Another than a usual chain ends what is read ahead; it is for
-    /// [`Packed::peek`], and so is whatever waits where this returns `most` with nothing ready.
-    #[inline]
-    pub fn look_ahead(&mut self, least: usize, most: usize, memory: &GuestMemory, want: Want) -> usize {
-        if (self.ahead as usize) < least && self.peeked.is_empty() {
-            self.read_ahead(most.min(AHEAD) as u32, memory, want);
-        }
-        if self.ahead == 0 { most } else { self.ahead as usize }
-    }
-
     fn read_ahead(&mut self, most: u32, memory: &GuestMemory, want: Want) {
         let room = u32::from(self.size - self.held);
         let mut place = self.next.after(self.ahead as u16, self.size);
@@ -215,24 +206,6 @@ impl Packed {
         }
     }
 
-    /// The chain `ahead` chains on as it was read ahead.
-    #[inline]
-    pub fn ready(&self, ahead: usize) -> Ready {
-        if ahead < self.ahead as usize {
-            self.window[(self.first as usize).wrapping_add(ahead) % AHEAD]
-        } else {
-            Ready::default()
-        }
-    }
-
-    /// Asks for buffers of chains that were read ahead and come soon.
-    #[inline]
-    pub fn prefetch_soon(&mut self, memory: &GuestMemory, want: Want) {
-        if self.asked <= u32::from(GROUP) && self.asked < self.ahead {
-            self.ask_for_buffers(u32::from(GROUP), memory, want);
-        }
-    }
-
     #[inline(never)]
     fn ask_for_buffers(&mut self, count: u32, memory: &GuestMemory, want: Want) {
         let to = (self.asked + count).min(self.ahead);
@@ -242,44 +215,6 @@ impl Packed {
             }
         }
         self.asked = to;
-    }
-
-    /// `count` chains that were looked at are taken.
-    #[inline]
-    pub fn advance(&mut self, count: u16) {
-        let usual = self.ahead.min(u32::from(count)) as u16;
-        for chain in 0..u32::from(usual) {
-            let id = self.window[self.first.wrapping_add(chain) as usize % AHEAD].head;
-            self.taken.push_back(Chain::new(id, 1));
-        }
-        self.held += usual;
-        self.pass(usual);
-        let others = usize::from(count - usual).min(self.peeked.len());
-        if others > 0 {
-            for (chain, _) in self.peeked.drain(..others) {
-                self.next = self.next.after(chain.count(), self.size);
-                self.held += chain.count();
-                self.taken.push_back(chain);
-            }
-        }
-        self.peeked.clear();
-    }
-
-    /// Returns a usual chain that was read ahead but not taken, while nothing is taken. To be followed by
-    /// [`Packed::pass`].
-    #[inline]
-    pub fn fill(&mut self, head: u16, len: u32) {
-        debug_assert!(self.taken.is_empty(), "chains are returned in order");
-        self.put_used(Chain::new(head, 1), len);
-    }
-
-    /// `count` usual chains were filled.
-    #[inline]
-    pub fn pass(&mut self, count: u16) {
-        self.next = self.next.after(count, self.size);
-        self.first = self.first.wrapping_add(u32::from(count));
-        self.ahead -= u32::from(count).min(self.ahead);
-        self.asked = self.asked.saturating_sub(count.into());
     }
 
     /// `None`: the descriptor at `place` is not available. `limit`: how many may follow each other.
@@ -436,5 +371,79 @@ impl Packed {
             device: &self.device,
             event_idx: self.event_idx,
         }
+    }
+}
+
+impl Lane for Packed {
+    /// See [`super::ring::Virtqueue::look_ahead`]. Another than a usual chain ends what is read ahead; it is for
+    /// [`Packed::peek`], and so is whatever waits where this returns `most` with nothing ready.
+    #[inline]
+    fn look_ahead(
+        &mut self,
+        least: usize,
+        most: usize,
+        memory: &GuestMemory,
+        want: Want,
+    ) -> Result<usize, Fault> {
+        if (self.ahead as usize) < least && self.peeked.is_empty() {
+            self.read_ahead(most.min(AHEAD) as u32, memory, want);
+        }
+        Ok(if self.ahead == 0 { most } else { self.ahead as usize })
+    }
+
+    /// The chain `ahead` chains on as it was read ahead.
+    #[inline]
+    fn ready(&self, ahead: usize) -> Ready {
+        if ahead < self.ahead as usize {
+            self.window[(self.first as usize).wrapping_add(ahead) % AHEAD]
+        } else {
+            Ready::default()
+        }
+    }
+
+    /// Asks for buffers of chains that were read ahead and come soon.
+    #[inline]
+    fn prefetch_soon(&mut self, memory: &GuestMemory, want: Want) {
+        if self.asked <= u32::from(GROUP) && self.asked < self.ahead {
+            self.ask_for_buffers(u32::from(GROUP), memory, want);
+        }
+    }
+
+    /// `count` chains that were looked at are taken.
+    #[inline]
+    fn advance(&mut self, count: u16) {
+        let usual = self.ahead.min(u32::from(count)) as u16;
+        for chain in 0..u32::from(usual) {
+            let id = self.window[self.first.wrapping_add(chain) as usize % AHEAD].head;
+            self.taken.push_back(Chain::new(id, 1));
+        }
+        self.held += usual;
+        self.pass(usual);
+        let others = usize::from(count - usual).min(self.peeked.len());
+        if others > 0 {
+            for (chain, _) in self.peeked.drain(..others) {
+                self.next = self.next.after(chain.count(), self.size);
+                self.held += chain.count();
+                self.taken.push_back(chain);
+            }
+        }
+        self.peeked.clear();
+    }
+
+    /// Returns a usual chain that was read ahead but not taken, while nothing is taken. To be followed by
+    /// [`Packed::pass`].
+    #[inline]
+    fn fill(&mut self, head: u16, len: u32) {
+        debug_assert!(self.taken.is_empty(), "chains are returned in order");
+        self.put_used(Chain::new(head, 1), len);
+    }
+
+    /// `count` usual chains were filled.
+    #[inline]
+    fn pass(&mut self, count: u16) {
+        self.next = self.next.after(count, self.size);
+        self.first = self.first.wrapping_add(u32::from(count));
+        self.ahead -= u32::from(count).min(self.ahead);
+        self.asked = self.asked.saturating_sub(count.into());
     }
 }

@@ -4,6 +4,7 @@ use super::fault::Fault;
 use super::memory::{GuestMemory, Region};
 use super::packed::Packed;
 use super::pieces::{Piece, Pieces, Want};
+use super::runs::Lane;
 use super::split::Layout;
 use crate::sys::mapping::Mapping;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
@@ -215,7 +216,7 @@ fn traffic(size: u16, event_idx: bool, chains: usize, losses: bool, seed: u64) {
             }
         }
         if random.coin() {
-            device.look_ahead(random.below(6), random.below(20), &driver.guest, Want::Write);
+            device.look_ahead(random.below(6), random.below(20), &driver.guest, Want::Write).unwrap();
         }
         // As frames to a guest do: filled at once, while nothing is taken.
         if taken.is_empty() {

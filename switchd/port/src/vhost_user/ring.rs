@@ -9,7 +9,8 @@ use super::fault::Fault;
 use super::memory::GuestMemory;
 use super::packed::Packed;
 use super::pieces::{Pieces, Want};
-use super::split::{AHEAD, Layout, Ready, Split};
+use super::runs::Lane;
+use super::split::{Layout, Ready, Split};
 
 pub enum Virtqueue {
     Split(Split),
@@ -55,10 +56,7 @@ impl Virtqueue {
         memory: &GuestMemory,
         want: Want,
     ) -> Result<usize, Fault> {
-        match self {
-            Virtqueue::Split(ring) => ring.look_ahead(least, most, memory, want),
-            Virtqueue::Packed(ring) => Ok(ring.look_ahead(least, most.min(AHEAD), memory, want)),
-        }
+        either!(self, ring => ring.look_ahead(least, most, memory, want))
     }
 
     /// The chain `ahead` chains on as it was read ahead; one without a piece is to be walked (`peek`).

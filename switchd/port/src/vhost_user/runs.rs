@@ -14,9 +14,8 @@
 use super::deliver::{Delivery, PLAIN_HEADER, write_tail};
 use super::fault::Fault;
 use super::memory::GuestMemory;
-use super::packed::Packed;
 use super::pieces::{HEADER_MAX, Want};
-use super::split::{AHEAD, GROUP, Ready, Split};
+use super::split::{AHEAD, GROUP, Ready};
 use super::take::Taking;
 use crate::Arena;
 use crate::arena::TailBytes;
@@ -38,82 +37,6 @@ pub trait Lane {
     fn fill(&mut self, head: u16, len: u32);
     /// `count` chains were filled.
     fn pass(&mut self, count: u16);
-}
-
-impl Lane for Split {
-    #[inline(always)]
-    fn look_ahead(
-        &mut self,
-        least: usize,
-        most: usize,
-        memory: &GuestMemory,
-        want: Want,
-    ) -> Result<usize, Fault> {
-        Split::look_ahead(self, least, most, memory, want)
-    }
-
-    #[inline(always)]
-    fn ready(&self, ahead: usize) -> Ready {
-        Split::ready(self, ahead)
-    }
-
-    #[inline(always)]
-    fn prefetch_soon(&mut self, memory: &GuestMemory, want: Want) {
-        Split::prefetch_soon(self, memory, want);
-    }
-
-    #[inline(always)]
-    fn advance(&mut self, count: u16) {
-        Split::advance(self, count);
-    }
-
-    #[inline(always)]
-    fn fill(&mut self, head: u16, len: u32) {
-        self.give_back(head, len);
-    }
-
-    #[inline(always)]
-    fn pass(&mut self, count: u16) {
-        Split::advance(self, count);
-    }
-}
-
-impl Lane for Packed {
-    #[inline(always)]
-    fn look_ahead(
-        &mut self,
-        least: usize,
-        most: usize,
-        memory: &GuestMemory,
-        want: Want,
-    ) -> Result<usize, Fault> {
-        Ok(Packed::look_ahead(self, least, most, memory, want))
-    }
-
-    #[inline(always)]
-    fn ready(&self, ahead: usize) -> Ready {
-        Packed::ready(self, ahead)
-    }
-
-    #[inline(always)]
-    fn prefetch_soon(&mut self, memory: &GuestMemory, want: Want) {
-        Packed::prefetch_soon(self, memory, want);
-    }
-
-    #[inline(always)]
-    fn advance(&mut self, count: u16) {
-        Packed::advance(self, count);
-    }
-
-    #[inline(always)]
-    fn fill(&mut self, head: u16, len: u32) {
-        Packed::fill(self, head, len);
-    }
-
-    #[inline(always)]
-    fn pass(&mut self, count: u16) {
-        Packed::pass(self, count);
-    }
 }
 
 impl Taking<'_> {

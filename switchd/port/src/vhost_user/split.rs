@@ -17,6 +17,7 @@ use super::fault::Fault;
 use super::memory::{GuestMemory, Span};
 use super::notices::{SplitWords, Wish};
 use super::pieces::{LINE, Piece, Pieces, Want};
+use super::runs::Lane;
 use std::sync::atomic::Ordering;
 
 /// Largest queue (virtio 1.2, 2.7: a power of two up to 32768).
@@ -172,22 +173,6 @@ impl Split {
         Ok(index.wrapping_sub(self.next.get()))
     }
 
-    /// See [`super::ring::Virtqueue::look_ahead`].
-    #[inline]
-    pub fn look_ahead(
-        &mut self,
-        least: usize,
-        most: usize,
-        memory: &GuestMemory,
-        want: Want,
-    ) -> Result<usize, Fault> {
-        let have = usize::from(self.ahead.get().wrapping_sub(self.next.get()));
-        if have >= least {
-            return Ok(have);
-        }
-        self.read_ahead(have, most.min(AHEAD), memory, want)
-    }
-
     fn read_ahead(
         &mut self,
         have: usize,
@@ -238,24 +223,6 @@ impl Split {
         Ok(count)
     }
 
-    /// The chain `ahead` entries on, of those that [`Split::look_ahead`] has read.
-    #[inline]
-    pub fn ready(&self, ahead: usize) -> Ready {
-        self.window[usize::from(self.next.get()).wrapping_add(ahead) % AHEAD]
-    }
-
-    /// Asks for buffers of chains that were read ahead and come soon.
-    #[inline]
-    pub fn prefetch_soon(&mut self, memory: &GuestMemory, want: Want) {
-        let under_way = self.asked.get().wrapping_sub(self.next.get());
-        if under_way <= GROUP && self.asked.get() != self.ahead.get() {
-            self.ask_for_buffers(GROUP, memory, want);
-        } else if under_way > AHEAD as u16 {
-            // A frame has taken several chains.
-            self.asked = self.next;
-        }
-    }
-
     /// Asks for up to `count` buffers at once: each is on a page of its own, and so the walks through the page
     /// tables overlap, too.
     #[inline(never)]
@@ -297,16 +264,6 @@ impl Split {
         }
         self.walk(head, memory, pieces)?;
         Ok(Some(head))
-    }
-
-    /// `count` chains that were looked at are taken.
-    #[inline]
-    pub fn advance(&mut self, count: u16) {
-        if self.ahead.get().wrapping_sub(self.next.get()) < count {
-            self.ahead = Index::from(self.next.get().wrapping_add(count));
-            self.asked = self.ahead;
-        }
-        self.next = Index::from(self.next.get().wrapping_add(count));
     }
 
     fn walk(&self, head: u16, memory: &GuestMemory, pieces: &mut Pieces) -> Result<(), Fault> {
@@ -447,6 +404,62 @@ impl Split {
             size: self.size,
             event_idx: self.event_idx,
         }
+    }
+}
+
+impl Lane for Split {
+    /// See [`super::ring::Virtqueue::look_ahead`].
+    #[inline]
+    fn look_ahead(
+        &mut self,
+        least: usize,
+        most: usize,
+        memory: &GuestMemory,
+        want: Want,
+    ) -> Result<usize, Fault> {
+        let have = usize::from(self.ahead.get().wrapping_sub(self.next.get()));
+        if have >= least {
+            return Ok(have);
+        }
+        self.read_ahead(have, most.min(AHEAD), memory, want)
+    }
+
+    /// The chain `ahead` entries on, of those that [`Split::look_ahead`] has read.
+    #[inline]
+    fn ready(&self, ahead: usize) -> Ready {
+        self.window[usize::from(self.next.get()).wrapping_add(ahead) % AHEAD]
+    }
+
+    /// Asks for buffers of chains that were read ahead and come soon.
+    #[inline]
+    fn prefetch_soon(&mut self, memory: &GuestMemory, want: Want) {
+        let under_way = self.asked.get().wrapping_sub(self.next.get());
+        if under_way <= GROUP && self.asked.get() != self.ahead.get() {
+            self.ask_for_buffers(GROUP, memory, want);
+        } else if under_way > AHEAD as u16 {
+            // A frame has taken several chains.
+            self.asked = self.next;
+        }
+    }
+
+    /// `count` chains that were looked at are taken.
+    #[inline]
+    fn advance(&mut self, count: u16) {
+        if self.ahead.get().wrapping_sub(self.next.get()) < count {
+            self.ahead = Index::from(self.next.get().wrapping_add(count));
+            self.asked = self.ahead;
+        }
+        self.next = Index::from(self.next.get().wrapping_add(count));
+    }
+
+    #[inline(always)]
+    fn fill(&mut self, head: u16, len: u32) {
+        self.give_back(head, len);
+    }
+
+    #[inline(always)]
+    fn pass(&mut self, count: u16) {
+        self.advance(count);
     }
 }
 
