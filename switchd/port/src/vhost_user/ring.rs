@@ -47,7 +47,8 @@ impl Virtqueue {
     }
 
     /// Reads ahead up to `most` chains, if fewer than `least` are ready. Returns how many can be asked for
-    /// with `ready`; 0: none waits. `want`: what their buffers are wanted for.
+    /// with `ready`; 0: none waits. A packed ring answers `most` where nothing is ready, and `peek` then tells
+    /// whether a chain waits that is not usual. `want`: what their buffers are wanted for.
     #[inline]
     pub fn look_ahead(
         &mut self,
